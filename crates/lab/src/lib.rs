@@ -1,0 +1,1 @@
+//! Test kit and demo: nodes and pods as network namespaces, an in-memory Kubernetes API, a fake kernel.

@@ -1,0 +1,74 @@
+//! What follows from a name: so that no node has to publish anything.
+//!
+//! The schemes are those of Calico, whose nodes and tools thus find what they expect.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sha1::{Digest, Sha1};
+
+use crate::{Family, IfName, InvalidIfName, MacAddr};
+
+/// The MAC address of the host's end of every pod's veth pair.
+pub const HOST_VETH_MAC: MacAddr = MacAddr([0xee; 6]);
+
+/// Hexadecimal digits of the hash in a host veth's name.
+const HASH_DIGITS: usize = 11;
+
+/// Name of a pod's host veth: `prefix`, then the first 11 hexadecimal digits of SHA-1 over
+/// "namespace.name". Fails where prefix and digits make no interface name (a prefix of over 4 bytes).
+pub fn host_veth_name(prefix: &str, namespace: &str, name: &str) -> Result<IfName, InvalidIfName> {
+    let hash = Sha1::new().chain_update(namespace).chain_update(".").chain_update(name).finalize();
+    let mut text = String::with_capacity(prefix.len() + 2 * hash.len());
+    text.push_str(prefix);
+    for byte in hash.iter().take(HASH_DIGITS.div_ceil(2)) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text.truncate(prefix.len() + HASH_DIGITS);
+    IfName::new(&text)
+}
+
+/// MAC address of a node's VXLAN tunnel end point: 0x66, then the first five bytes of SHA-1 over the
+/// node's name (IPv6: over the name followed by "-v6").
+pub fn vtep_mac(node: &str, family: Family) -> MacAddr {
+    let suffix = match family {
+        Family::V4 => "",
+        Family::V6 => "-v6",
+    };
+    let hash = Sha1::new().chain_update(node).chain_update(suffix).finalize();
+    MacAddr([0x66, hash[0], hash[1], hash[2], hash[3], hash[4]])
+}
+
+/// A node's tunnel address: the first address of its first pod subnet of the family.
+pub fn tunnel_address(pod_subnet: IpNet) -> IpAddr {
+    pod_subnet.network()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_veth_names_known_from_clusters() {
+        for (namespace, name, veth) in [
+            ("namespace", "podname", "cali82111e10a96"),
+            ("default", "pod-a-68c8f9cccd-sgtvg", "cali14e7d81007d"),
+            ("default", "pod-b-68c8f9cccd-gr4hw", "calieabe7761b00"),
+        ] {
+            assert_eq!(host_veth_name("cali", namespace, name).unwrap().as_str(), veth);
+        }
+        assert!(host_veth_name("prefix", "default", "web").is_err());
+    }
+
+    #[test]
+    fn vtep_macs_known_from_clusters() {
+        assert_eq!(vtep_mac("node-1", Family::V4).to_string(), "66:b3:68:28:39:8e");
+        assert_eq!(vtep_mac("node-1", Family::V6).to_string(), "66:24:ac:63:df:6c");
+    }
+
+    #[test]
+    fn tunnel_address_is_the_first_of_the_subnet() {
+        let subnet: IpNet = "172.17.106.0/24".parse().unwrap();
+        assert_eq!(tunnel_address(subnet).to_string(), "172.17.106.0");
+    }
+}

@@ -1,0 +1,24 @@
+//! The vocabulary that every other crate speaks: what the cluster says, what the host has, what the kernel
+//! shall hold, and what follows from a name.
+//!
+//! Nothing here does I/O, and nothing here knows Kubernetes' or netlink's own types.
+
+mod cluster;
+mod derive;
+mod family;
+mod host;
+mod ifname;
+mod mac;
+mod object;
+mod sysctl;
+
+pub use cluster::{
+    ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Unreadable,
+};
+pub use derive::{HOST_VETH_MAC, host_veth_name, tunnel_address, vtep_mac};
+pub use family::{Family, PerFamily, host_prefix};
+pub use host::{Host, HostLink};
+pub use ifname::{IfName, InvalidIfName};
+pub use mac::{InvalidMac, MacAddr};
+pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
+pub use sysctl::{Sysctl, SysctlName};

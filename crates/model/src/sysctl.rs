@@ -1,0 +1,73 @@
+//! The kernel settings below /proc/sys/net that pod networking needs.
+
+use std::fmt;
+
+use crate::IfName;
+
+/// A setting, without the link it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SysctlName {
+    /// `net.ipv4.ip_forward`: of the whole host.
+    Ipv4IpForward,
+    /// `net.ipv6.conf.all.forwarding`: of the whole host.
+    Ipv6AllForwarding,
+    /// `net.ipv4.conf.LINK.forwarding`.
+    Ipv4Forwarding,
+    /// `net.ipv4.conf.LINK.proxy_arp`.
+    Ipv4ProxyArp,
+    /// `net.ipv4.conf.LINK.rp_filter`.
+    Ipv4RpFilter,
+    /// `net.ipv4.neigh.LINK.proxy_delay`, in hundredths of a second.
+    Ipv4ProxyDelay,
+    /// `net.ipv6.conf.LINK.forwarding`.
+    Ipv6Forwarding,
+    /// `net.ipv6.conf.LINK.proxy_ndp`.
+    Ipv6ProxyNdp,
+    /// `net.ipv6.conf.LINK.accept_ra`.
+    Ipv6AcceptRa,
+}
+
+/// A setting of the host or of one link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sysctl {
+    /// Which setting.
+    pub name: SysctlName,
+    /// The link; `None` for a setting of the whole host.
+    pub link: Option<IfName>,
+}
+
+impl Sysctl {
+    /// A setting of the whole host.
+    pub fn host(name: SysctlName) -> Self {
+        Self { name, link: None }
+    }
+
+    /// A setting of one link.
+    pub fn link(name: SysctlName, link: IfName) -> Self {
+        Self { name, link: Some(link) }
+    }
+
+    /// Where the setting lies, below /proc/sys.
+    pub fn path(&self) -> String {
+        let link = self.link.as_ref().map_or("all", IfName::as_str);
+        let (table, field) = match self.name {
+            SysctlName::Ipv4IpForward => return "net/ipv4/ip_forward".to_owned(),
+            SysctlName::Ipv6AllForwarding => return "net/ipv6/conf/all/forwarding".to_owned(),
+            SysctlName::Ipv4Forwarding => ("ipv4/conf", "forwarding"),
+            SysctlName::Ipv4ProxyArp => ("ipv4/conf", "proxy_arp"),
+            SysctlName::Ipv4RpFilter => ("ipv4/conf", "rp_filter"),
+            SysctlName::Ipv4ProxyDelay => ("ipv4/neigh", "proxy_delay"),
+            SysctlName::Ipv6Forwarding => ("ipv6/conf", "forwarding"),
+            SysctlName::Ipv6ProxyNdp => ("ipv6/conf", "proxy_ndp"),
+            SysctlName::Ipv6AcceptRa => ("ipv6/conf", "accept_ra"),
+        };
+        format!("net/{table}/{link}/{field}")
+    }
+}
+
+/// The path with slashes: a link's name may hold dots.
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}

@@ -1,0 +1,1 @@
+//! The only crate that speaks netlink: sockets, batches, dumps, notifications, namespaces, sysctls.

@@ -1,0 +1,1 @@
+//! From cluster facts and host facts to the wanted kernel objects; pure and incremental.

@@ -1,0 +1,1 @@
+//! Wanted against actual: brings the kernel to the wanted objects and keeps it there.

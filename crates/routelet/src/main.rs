@@ -1,0 +1,3 @@
+//! routelet: a node-local routing daemon for Kubernetes.
+
+fn main() {}

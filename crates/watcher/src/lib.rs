@@ -1,0 +1,1 @@
+//! Kubernetes list and watch, from Pods and Nodes to cluster events.
