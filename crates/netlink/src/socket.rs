@@ -1,0 +1,288 @@
+//! A netlink socket for requests: one at a time, many in one send, or a dump.
+//!
+//! The socket belongs to the network namespace of the thread that opens it, and may be used from any thread.
+//! Requests are carried out while they are being sent, so that nothing here waits for long.
+//!
+//! For a request now and then (a link, an address), take any message of netlink-packet-route:
+//!
+//! ```no_run
+//! use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+//! use netlink_packet_route::RouteNetlinkMessage;
+//! use rtnetlink::LinkVeth;
+//!
+//! let mut socket = routelet_netlink::Socket::open()?;
+//! let veth = LinkVeth::new("host0", "pod0").up().build();
+//! socket.request(&RouteNetlinkMessage::NewLink(veth), NLM_F_CREATE | NLM_F_EXCL)?;
+//! # Ok::<(), routelet_netlink::Error>(())
+//! ```
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
+    NetlinkSerializable,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::Error;
+use crate::batch::Batch;
+use crate::extack;
+use crate::frame::{self, Frames};
+
+/// Larger than any datagram of the kernel (which makes them up to 32 KiB, beyond that for one huge link only).
+pub(crate) const DATAGRAM: usize = 64 * 1024;
+
+/// How long an answer may be missing, in seconds. The kernel has answered when the send returns, so this is only
+/// ever reached when answers were lost.
+const ANSWER_TIMEOUT: i64 = 5;
+
+/// How often a dump is begun that gets interrupted by changes.
+const DUMP_ATTEMPTS: u32 = 8;
+
+/// A routing netlink socket for requests.
+#[derive(Debug)]
+pub struct Socket {
+    inner: netlink_sys::Socket,
+    port: u32,
+    sequence: u32,
+    sending: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in the network namespace of the calling thread.
+    pub fn open() -> Result<Self, Error> {
+        let open = || {
+            let mut inner = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+            let port = inner.bind_auto()?.port_number();
+            // Kernels before 4.12 have no extended acknowledgements; their errors are numbers only.
+            let _ = inner.set_ext_ack(true);
+            let _ = inner.set_cap_ack(true);
+            setsockopt(&inner, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_TIMEOUT))?;
+            Ok((inner, port))
+        };
+        let (inner, port) = open().map_err(Error::io("opening a netlink socket"))?;
+        let received = Vec::with_capacity(DATAGRAM);
+        Ok(Self { inner, port, sequence: 0, sending: Vec::new(), received })
+    }
+
+    /// Asks the kernel to check dump requests strictly, and thus to filter by all that they say. Returns whether
+    /// it does (it has since 4.20).
+    pub(crate) fn enable_strict_dumps(&mut self) -> bool {
+        self.inner.set_netlink_get_strict_chk(true).is_ok()
+    }
+
+    /// The port id by which the kernel tells who caused a notification.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends one request and waits for its acknowledgement. `flags` are those beyond NLM_F_REQUEST and NLM_F_ACK,
+    /// as NLM_F_CREATE | NLM_F_EXCL.
+    pub fn request(&mut self, message: &impl NetlinkSerializable, flags: u16) -> Result<(), Error> {
+        let sequence = self.send_one(message, flags | NLM_F_REQUEST | NLM_F_ACK)?;
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                if frame.sequence == sequence && frame.kind == NLMSG_ERROR {
+                    return extack::read(&frame);
+                }
+            }
+        }
+    }
+
+    /// Asks for one object; returns what `decode` makes of the payload of the answer.
+    pub(crate) fn get<T>(
+        &mut self,
+        message: &impl NetlinkSerializable,
+        decode: impl Fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let sequence = self.send_one(message, NLM_F_REQUEST)?;
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                if frame.sequence != sequence {
+                    continue;
+                }
+                if frame.kind == NLMSG_ERROR {
+                    extack::read(&frame)?;
+                    return Err(Error::Decode("an acknowledgement in place of an answer"));
+                }
+                return decode(frame.payload);
+            }
+        }
+    }
+
+    /// Sends all messages of the batch at once. `failed` gets the label of each message that failed, and why;
+    /// all others have been carried out. The batch is empty afterwards.
+    pub(crate) fn send_batch(&mut self, batch: &mut Batch, failed: &mut dyn FnMut(usize, Error)) {
+        let Some(last) = batch.seal(self.sequence.wrapping_add(1)) else { return };
+        self.sequence = last;
+        if let Err(error) = self.send(batch.bytes()) {
+            // Nothing of the datagram has been carried out.
+            for label in batch.labels() {
+                failed(*label, Error::io("sending to the kernel")(error.kind().into()));
+            }
+        } else if self.receive_outcomes(batch, last, failed).is_err() {
+            // Some outcomes are known; but those have been told, and a second report of the same operation is
+            // of no harm to who must look at the kernel anyway.
+            for label in batch.labels() {
+                failed(*label, Error::OutcomeUnknown);
+            }
+        }
+        batch.clear();
+    }
+
+    fn receive_outcomes(
+        &mut self,
+        batch: &Batch,
+        last: u32,
+        failed: &mut dyn FnMut(usize, Error),
+    ) -> Result<(), Error> {
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                // Late answers to an earlier batch, whose outcome has been given up, have no label here.
+                let Some(label) = batch.label(frame.sequence) else { continue };
+                if frame.kind != NLMSG_ERROR {
+                    continue;
+                }
+                if let Err(error) = extack::read(&frame) {
+                    failed(label, error);
+                }
+                if frame.sequence == last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Dumps a table: what `decode` makes of the type and the payload of each message is added to `found`. When the
+    /// table changed meanwhile (NLM_F_DUMP_INTR), what was found is dropped and the dump is begun again.
+    pub(crate) fn dump<T>(
+        &mut self,
+        message: &impl NetlinkSerializable,
+        found: &mut Vec<T>,
+        mut decode: impl FnMut(u16, &[u8]) -> Result<Option<T>, Error>,
+    ) -> Result<(), Error> {
+        let before = found.len();
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.send_one(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+            let mut progress = Progress::default();
+            // The answer is read to its end also when a message is unreadable: the next dump could not begin.
+            let mut unreadable = Ok(());
+            while !progress.done {
+                self.receive_answer()?;
+                progress.read(&self.received, sequence, |kind, payload| match decode(kind, payload) {
+                    Ok(object) => found.extend(object),
+                    Err(error) => unreadable = Err(error),
+                })?;
+            }
+            unreadable?;
+            if !progress.interrupted {
+                return Ok(());
+            }
+            found.truncate(before);
+        }
+        Err(Error::Interrupted(DUMP_ATTEMPTS))
+    }
+
+    fn send_one(&mut self, message: &impl NetlinkSerializable, flags: u16) -> Result<u32, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = std::mem::take(&mut self.sending);
+        bytes.clear();
+        frame::write(&mut bytes, message, flags, self.sequence);
+        let sent = self.send(&bytes).map_err(Error::io("sending to the kernel"));
+        self.sending = bytes;
+        sent.map(|()| self.sequence)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match self.inner.send(bytes, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map(|_| ()),
+            }
+        }
+    }
+
+    /// Receives one datagram of the answer. What is missing, by timeout or overrun, is an unknown outcome.
+    fn receive_answer(&mut self) -> Result<(), Error> {
+        match receive(&self.inner, &mut self.received, 0) {
+            Ok(()) => Ok(()),
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::WouldBlock || source.raw_os_error() == Some(libc::ENOBUFS) =>
+            {
+                Err(Error::OutcomeUnknown)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Receives one datagram into `buffer`, replacing what is in it.
+pub(crate) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>, flags: i32) -> Result<(), Error> {
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, flags | libc::MSG_TRUNC) {
+            Ok(length) if length > buffer.len() => {
+                return Err(Error::Decode("a datagram larger than the receive buffer"));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("receiving from the kernel")(error)),
+        }
+    }
+}
+
+/// How far the answer to a dump has been read.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The last message has been read.
+    done: bool,
+    /// The table changed while it was dumped: what was read is not to be trusted.
+    interrupted: bool,
+}
+
+impl Progress {
+    /// Reads one datagram of the answer to the dump request number `sequence`.
+    fn read(
+        &mut self,
+        datagram: &[u8],
+        sequence: u32,
+        mut visit: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
+        for frame in Frames::new(datagram) {
+            let frame = frame?;
+            if frame.sequence != sequence {
+                continue;
+            }
+            self.interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+            match frame.kind {
+                NLMSG_NOOP => {}
+                NLMSG_OVERRUN => return Err(Error::OutcomeUnknown),
+                NLMSG_ERROR => {
+                    extack::read(&frame)?;
+                    self.done = true;
+                }
+                NLMSG_DONE => {
+                    self.done = true;
+                    // A dump that fails half-way says so in the number that its end carries.
+                    match frame::read_u32(frame.payload, 0).unwrap_or_default() as i32 {
+                        0.. => {}
+                        // Not an error but a restart: 6.2 and later tell so.
+                        code if code == -libc::EINTR => self.interrupted = true,
+                        code => return Err(Error::Refused { errno: code.saturating_neg(), message: None }),
+                    }
+                }
+                kind => visit(kind, frame.payload),
+            }
+        }
+        Ok(())
+    }
+}
