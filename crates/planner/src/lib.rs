@@ -1,1 +1,31 @@
 //! From cluster facts and host facts to the wanted kernel objects; pure and incremental.
+//!
+//! [`Planner`] takes [`ClusterEvent`](routelet_model::ClusterEvent)s and the [`Host`](routelet_model::Host)
+//! and answers each with the wanted objects that changed. It does no I/O and keeps no clock: the same
+//! cluster and the same host give the same wanted objects, in whatever order their parts were told.
+//!
+//! How it works: what may be held by one only (a pod subnet, a tunnel address, a VTEP MAC, a pod address)
+//! is *claimed*, and a [`contest`] ranks who claims it. Wanted objects are not stored. They follow from the
+//! facts; an event names those whose objects it may touch, and the difference between their objects before
+//! and after it is the answer. So an event costs what it touches, and a node costs little memory.
+//!
+//! One thing has a memory on purpose: facts of this node that vanish (see [`own`]).
+
+mod claims;
+mod contest;
+mod missing;
+mod own;
+mod peers;
+mod plan;
+mod planner;
+mod pods;
+mod refusal;
+mod settings;
+mod vtep;
+mod wanted;
+
+pub use missing::Missing;
+pub use plan::{Notice, Plan};
+pub use planner::Planner;
+pub use refusal::{Reason, Refusal, Subject};
+pub use settings::{Settings, VxlanSettings};
