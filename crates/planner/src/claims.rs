@@ -1,0 +1,247 @@
+//! What Nodes claim for themselves alone: pod subnets, tunnel addresses, VTEP MACs. The older Node keeps it.
+//!
+//! Subnets may lie one within the other. A claim loses to an older one of the same subnet *or of one around
+//! it*, for its more specific route would take the older Node's traffic. A younger Node's wider subnet is
+//! no danger to anyone: the kernel prefers the longer prefix. This rule needs no second look: whoever
+//! loses to a claim that loses itself, loses to that one's winner too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use routelet_model::{Family, MacAddr, Node, host_prefix};
+
+use crate::Reason;
+use crate::contest::Contest;
+use crate::vtep::{pod_subnets, tunnel_address_of, vtep_mac_of};
+use crate::wanted::Wanted;
+
+/// Something that one Node only can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Subnet(IpNet),
+    TunnelAddress(IpAddr),
+    /// Each family has its VXLAN device, and so its own MACs.
+    VtepMac(Family, MacAddr),
+}
+
+impl Claim {
+    /// What the Node claims in one family; nothing where it has no pod subnet of it.
+    pub(crate) fn of(node: &Node, family: Family) -> impl Iterator<Item = Claim> {
+        let tunnel = tunnel_address_of(node, family);
+        let vtep = tunnel.map(|_| Claim::VtepMac(family, vtep_mac_of(node, family)));
+        pod_subnets(node, family).map(Claim::Subnet).chain(tunnel.map(Claim::TunnelAddress)).chain(vtep)
+    }
+
+    /// Whether who has this has the other one too.
+    pub(crate) fn covers(&self, other: &Claim) -> bool {
+        match (self, other) {
+            (Self::Subnet(wide), Self::Subnet(narrow)) => wide.contains(narrow),
+            _ => self == other,
+        }
+    }
+
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Subnet(_) => Reason::SubnetTaken,
+            Self::TunnelAddress(_) => Reason::TunnelAddressTaken,
+            Self::VtepMac(..) => Reason::VtepMacTaken,
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Subnet(_) => "spec.podCIDRs",
+            Self::TunnelAddress(_) => "spec.podCIDRs or tunnel address annotation",
+            Self::VtepMac(..) => "VTEP MAC annotation",
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subnet(subnet) => write!(f, "pod subnet {subnet}"),
+            Self::TunnelAddress(address) => write!(f, "tunnel address {address}"),
+            Self::VtepMac(family, mac) => write!(f, "{family} VTEP MAC {mac}"),
+        }
+    }
+}
+
+/// A Node, ranked by age: the older comes first.
+#[derive(Debug, Clone)]
+pub(crate) struct ByAge(pub(crate) Arc<Node>);
+
+impl ByAge {
+    fn rank(&self) -> (i64, &str, &str) {
+        (self.0.created, &self.0.uid, &self.0.name)
+    }
+}
+
+impl Ord for ByAge {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for ByAge {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByAge {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByAge {}
+
+/// The claims of all Nodes, this one's among them.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    subnets: Contest<IpNet, ByAge>,
+    /// How many different subnets there are of each prefix length: what may lie around another.
+    prefix_lens: BTreeMap<(Family, u8), usize>,
+    tunnel_addresses: Contest<IpAddr, ByAge>,
+    vtep_macs: Contest<(Family, MacAddr), ByAge>,
+}
+
+impl Claims {
+    pub(crate) fn new() -> Self {
+        Self {
+            subnets: Contest::new(),
+            prefix_lens: BTreeMap::new(),
+            tunnel_addresses: Contest::new(),
+            vtep_macs: Contest::new(),
+        }
+    }
+
+    /// Enters all that a Node claims.
+    pub(crate) fn enter(&mut self, node: &Arc<Node>) {
+        for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
+            let claimant = ByAge(node.clone());
+            match claim {
+                Claim::Subnet(subnet) => {
+                    if self.subnets.enter(subnet, claimant) {
+                        *self.prefix_lens.entry(len_of(subnet)).or_default() += 1;
+                    }
+                }
+                Claim::TunnelAddress(address) => {
+                    self.tunnel_addresses.enter(address, claimant);
+                }
+                Claim::VtepMac(family, mac) => {
+                    self.vtep_macs.enter((family, mac), claimant);
+                }
+            }
+        }
+    }
+
+    /// Takes back all that a Node claims.
+    pub(crate) fn leave(&mut self, node: &Arc<Node>) {
+        let claimant = ByAge(node.clone());
+        for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
+            match claim {
+                Claim::Subnet(subnet) => {
+                    if self.subnets.leave(subnet, &claimant)
+                        && let Some(count) = self.prefix_lens.get_mut(&len_of(subnet))
+                    {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.prefix_lens.remove(&len_of(subnet));
+                        }
+                    }
+                }
+                Claim::TunnelAddress(address) => {
+                    self.tunnel_addresses.leave(address, &claimant);
+                }
+                Claim::VtepMac(family, mac) => {
+                    self.vtep_macs.leave((family, mac), &claimant);
+                }
+            }
+        }
+    }
+
+    /// The oldest Node that claims this very subnet.
+    pub(crate) fn subnet_holder(&self, subnet: IpNet) -> Option<&Node> {
+        self.subnets.first(subnet).map(|ByAge(node)| node.as_ref())
+    }
+
+    /// The oldest Node that a claim of `node` loses to, if there is one.
+    fn older(&self, claim: Claim, node: &Arc<Node>) -> Option<&ByAge> {
+        let oldest = match claim {
+            Claim::Subnet(subnet) => {
+                let (family, own_len) = len_of(subnet);
+                let lens = self.prefix_lens.range((family, 0)..=(family, own_len)).map(|((_, len), _)| *len);
+                let around = lens.filter_map(|len| IpNet::new(subnet.addr(), len).ok());
+                around.filter_map(|net| self.subnets.first(net.trunc())).min()
+            }
+            Claim::TunnelAddress(address) => self.tunnel_addresses.first(address),
+            Claim::VtepMac(family, mac) => self.vtep_macs.first((family, mac)),
+        };
+        oldest.filter(|oldest| **oldest < ByAge(node.clone()))
+    }
+
+    /// The claims of `node` in one family that it loses to older Nodes, each refused; `outcome` says what
+    /// that means. Losing to one Node a subnet *and* the tunnel address in it is told as one trouble.
+    pub(crate) fn refuse_lost(
+        &self,
+        node: &Arc<Node>,
+        family: Family,
+        outcome: &str,
+        wanted: &mut Wanted,
+    ) -> Vec<Claim> {
+        let mut lost = Vec::new();
+        let mut subnet_lost_to: Option<&ByAge> = None;
+        for claim in Claim::of(node, family) {
+            let Some(winner) = self.older(claim, node) else { continue };
+            lost.push(claim);
+            match claim {
+                Claim::Subnet(_) => subnet_lost_to = Some(winner),
+                Claim::TunnelAddress(_) if subnet_lost_to == Some(winner) => continue,
+                _ => {}
+            }
+            let message = format!(
+                "{claim} of node {} is claimed by the older node {}, which keeps it: {outcome}; change the {} of \
+                 one of them",
+                node.name,
+                winner.0.name,
+                claim.remedy()
+            );
+            wanted.refuse(node.as_ref(), claim.reason(), message);
+        }
+        lost
+    }
+
+    /// Adds to `names` the Nodes whose standing may change when `node`'s claims come or go.
+    pub(crate) fn touched_by(&self, node: &Arc<Node>, names: &mut BTreeSet<String>) {
+        let this = ByAge(node.clone());
+        let mut touch = |rivals: &mut dyn Iterator<Item = &ByAge>| {
+            names.extend(rivals.filter(|rival| **rival > this).map(|rival| rival.0.name.clone()));
+        };
+        // Behind an older claimant of the same, a Node makes no difference to anyone.
+        let leads = |first: Option<&ByAge>| first.is_none_or(|first| *first >= this);
+        for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
+            match claim {
+                Claim::Subnet(subnet) if leads(self.subnets.first(subnet)) => {
+                    let within = subnet..=host_prefix(subnet.broadcast());
+                    touch(&mut self.subnets.claimants_in(within));
+                }
+                Claim::TunnelAddress(address) if leads(self.tunnel_addresses.first(address)) => {
+                    touch(&mut self.tunnel_addresses.claimants(address));
+                }
+                Claim::VtepMac(family, mac) if leads(self.vtep_macs.first((family, mac))) => {
+                    touch(&mut self.vtep_macs.claimants((family, mac)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn len_of(subnet: IpNet) -> (Family, u8) {
+    (Family::of_net(subnet), subnet.prefix_len())
+}

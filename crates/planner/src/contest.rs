@@ -1,0 +1,74 @@
+//! Who holds what only one may hold.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// Resources and those who claim them. The least claimant by `Ord` comes first: the order is the ranking.
+#[derive(Debug)]
+pub(crate) struct Contest<R, C> {
+    // Nearly every resource has one claimant: the vectors are made to measure.
+    claimants: BTreeMap<R, Vec<C>>,
+}
+
+impl<R: Ord + Copy, C: Ord> Contest<R, C> {
+    pub(crate) fn new() -> Self {
+        Self { claimants: BTreeMap::new() }
+    }
+
+    /// Enters a claim; says whether the resource had no claimant before.
+    pub(crate) fn enter(&mut self, resource: R, claimant: C) -> bool {
+        let Some(claimants) = self.claimants.get_mut(&resource) else {
+            self.claimants.insert(resource, vec![claimant]);
+            return true;
+        };
+        if let Err(place) = claimants.binary_search(&claimant) {
+            claimants.insert(place, claimant);
+        }
+        false
+    }
+
+    /// Takes a claim back; says whether the resource has no claimant any more, because of that.
+    pub(crate) fn leave(&mut self, resource: R, claimant: &C) -> bool {
+        let Some(claimants) = self.claimants.get_mut(&resource) else { return false };
+        if let Ok(place) = claimants.binary_search(claimant) {
+            claimants.remove(place);
+        }
+        claimants.is_empty() && self.claimants.remove(&resource).is_some()
+    }
+
+    /// The claimant that ranks first.
+    pub(crate) fn first(&self, resource: R) -> Option<&C> {
+        self.claimants.get(&resource)?.first()
+    }
+
+    /// All claimants of one resource, first to last.
+    pub(crate) fn claimants(&self, resource: R) -> impl Iterator<Item = &C> {
+        self.claimants.get(&resource).into_iter().flatten()
+    }
+
+    /// All claimants of the resources in a range.
+    pub(crate) fn claimants_in(&self, resources: RangeInclusive<R>) -> impl Iterator<Item = &C> {
+        self.claimants.range(resources).flat_map(|(_, claimants)| claimants)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_and_forgets() {
+        let mut contest = Contest::new();
+        assert!(contest.enter("x", 2));
+        assert!(!contest.enter("x", 1));
+        assert!(!contest.enter("x", 1), "a claim counts once");
+        assert_eq!(contest.first("x"), Some(&1));
+        assert_eq!(contest.claimants("x").collect::<Vec<_>>(), [&1, &2]);
+        assert!(!contest.leave("x", &1));
+        assert_eq!(contest.first("x"), Some(&2));
+        assert!(!contest.leave("x", &7), "what was never claimed");
+        assert!(contest.leave("x", &2));
+        assert!(!contest.leave("x", &2));
+        assert!(contest.claimants.is_empty());
+    }
+}

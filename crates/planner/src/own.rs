@@ -1,0 +1,245 @@
+//! This node: the facts that are in force, and the objects that it wants for itself.
+//!
+//! A fact that changes is followed at once. A fact that vanishes (the Node object deleted, its pod subnets or
+//! addresses gone, the underlay address on no link for a moment) is not: the last one known stays in force
+//! as long as the process lives, for to withdraw the network of a node's running pods helps nobody.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use routelet_model::{
+    Family, Host, IfName, Key, Link, LinkKind, Node, Object, PerFamily, RouteTarget, Sysctl, SysctlName, Vxlan,
+    host_prefix,
+};
+
+use crate::claims::Claim;
+use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
+use crate::wanted::{Known, Wanted};
+use crate::{Missing, Notice, Reason, Settings};
+
+/// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
+const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
+
+/// How a VXLAN device reaches the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Underlay {
+    pub(crate) local: IpAddr,
+    parent: IfName,
+    parent_mtu: u32,
+}
+
+impl Underlay {
+    fn device_mtu(&self, settings: &Settings) -> u32 {
+        let overhead = OVERHEAD.get(Family::of(self.local));
+        settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(*overhead))
+    }
+}
+
+/// The facts in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// This node's Node, with the last known pod subnets of a family that it lists none of now.
+    pub(crate) node: Arc<Node>,
+    /// By family of the pod subnets.
+    pub(crate) underlay: PerFamily<Option<Underlay>>,
+}
+
+impl Facts {
+    /// Whether this node has the thing already.
+    pub(crate) fn claims(&self, claim: &Claim) -> bool {
+        Family::ALL.into_iter().any(|family| Claim::of(&self.node, family).any(|own| own.covers(claim)))
+    }
+
+    /// Whether the address is this node's own, so that no pod can have it.
+    pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
+        tunnel_address_of(&self.node, Family::of(address)) == Some(address)
+            || Family::ALL.into_iter().any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
+    }
+
+    /// Whether nothing that peers or pods depend on differs.
+    pub(crate) fn same_for_others(&self, other: &Facts) -> bool {
+        let locals = |facts: &Facts| Family::ALL.map(|f| facts.underlay.get(f).map(|u| u.local));
+        self.node == other.node && locals(self) == locals(other)
+    }
+}
+
+/// What was told of this node, and what is in force.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Own {
+    node: Option<Arc<Node>>,
+    host: Host,
+    facts: Option<Facts>,
+    missing: Vec<Missing>,
+    vanished: Vec<Missing>,
+}
+
+impl Own {
+    pub(crate) fn facts(&self) -> Option<&Facts> {
+        self.facts.as_ref()
+    }
+
+    /// What was never known.
+    pub(crate) fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// This, after the Node was told (`None`: deleted).
+    pub(crate) fn with_node(&self, node: Option<Arc<Node>>, name: &str) -> Self {
+        Self { node, ..self.clone() }.resolved(name)
+    }
+
+    /// This, after the host was told.
+    pub(crate) fn with_host(&self, host: &Host, name: &str) -> Self {
+        Self { host: host.clone(), ..self.clone() }.resolved(name)
+    }
+
+    /// Brings the facts in force up to what was told.
+    fn resolved(mut self, name: &str) -> Self {
+        self.missing.clear();
+        self.vanished.clear();
+        let before = self.facts.take();
+        let Some(node) = self.node.clone().or_else(|| before.as_ref().map(|facts| facts.node.clone())) else {
+            self.missing.push(Missing::OwnNodeUnknown(name.to_owned()));
+            return self;
+        };
+        if self.node.is_none() {
+            self.vanished.push(Missing::OwnNodeUnknown(name.to_owned()));
+        }
+        let node = self.with_last_subnets(node, before.as_ref());
+        let mut underlay = before.map(|facts| facts.underlay).unwrap_or_default();
+        for family in Family::ALL {
+            if pod_subnets(&node, family).next().is_none() {
+                continue;
+            }
+            let now = self.find_underlay(&node, family);
+            let known = underlay.get_mut(family);
+            match now {
+                Ok(found) => *known = Some(found),
+                Err(gap) if known.is_some() => push_once(&mut self.vanished, gap),
+                Err(gap) => push_once(&mut self.missing, gap),
+            }
+        }
+        self.facts = Some(Facts { node, underlay });
+        self
+    }
+
+    /// `node`, with the last known pod subnets of each family that it lists none of.
+    fn with_last_subnets(&mut self, mut node: Arc<Node>, before: Option<&Facts>) -> Arc<Node> {
+        let mut vanished = false;
+        for facts in before {
+            for family in Family::ALL {
+                if pod_subnets(&node, family).next().is_none() {
+                    let last: Vec<_> = pod_subnets(&facts.node, family).collect();
+                    if !last.is_empty() {
+                        vanished = true;
+                        Arc::make_mut(&mut node).pod_subnets.extend(last);
+                    }
+                }
+            }
+        }
+        if vanished {
+            self.vanished.push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
+        } else if node.pod_subnets.is_empty() {
+            self.missing.push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
+        }
+        node
+    }
+
+    fn find_underlay(&self, node: &Node, family: Family) -> Result<Underlay, Missing> {
+        let local = underlay_address_of(node, family)
+            .or_else(|| underlay_address_of(node, family.other()))
+            .ok_or(Missing::UnderlayAddressUnknown(family))?;
+        let (link, _) = self.host.holder(local).ok_or(Missing::UnderlayAddressNotOnHost(local))?;
+        Ok(Underlay { local, parent: link.name, parent_mtu: link.mtu })
+    }
+
+    /// What an operator wants to know of the step from `before` to this.
+    pub(crate) fn notices_since(&self, before: &Own, settings: &Settings, notices: &mut Vec<Notice>) {
+        let lacks = |list: &[Missing], gap: &Missing| !list.contains(gap);
+        let back = before.vanished.iter().filter(|gap| lacks(&self.vanished, gap));
+        notices.extend(back.cloned().map(Notice::Back));
+        let vanished = self.vanished.iter().filter(|gap| lacks(&before.vanished, gap));
+        notices.extend(vanished.cloned().map(Notice::Vanished));
+        for family in Family::ALL {
+            let of = |own: &Own| own.facts.as_ref().and_then(|facts| *facts.underlay.get(family));
+            if let Some(underlay) = of(self)
+                && of(before) != Some(underlay)
+            {
+                notices.push(Notice::Underlay {
+                    device: *settings.vxlan.device.get(family),
+                    local: underlay.local,
+                    parent: underlay.parent,
+                    mtu: underlay.device_mtu(settings),
+                });
+            }
+        }
+    }
+}
+
+fn push_once(list: &mut Vec<Missing>, gap: Missing) {
+    if !list.contains(&gap) {
+        list.push(gap);
+    }
+}
+
+/// Adds what this node wants for itself, and what of it is refused.
+pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
+    let Some(facts) = known.own else { return };
+    refuse_unreadable(&facts.node, wanted);
+    for family in Family::ALL {
+        if pod_subnets(&facts.node, family).next().is_none() {
+            continue;
+        }
+        let forwarding = match family {
+            Family::V4 => SysctlName::Ipv4IpForward,
+            Family::V6 => SysctlName::Ipv6AllForwarding,
+        };
+        wanted.object(Key::Sysctl(Sysctl::host(forwarding)), Object::Sysctl(1));
+        want_blackholes(facts, family, wanted);
+        if let Some(underlay) = facts.underlay.get(family) {
+            want_device(known.settings, facts, family, underlay, wanted);
+        }
+        let outcome = "this node goes on using it, but the others send its traffic there";
+        known.claims.refuse_lost(&facts.node, family, outcome, wanted);
+    }
+}
+
+fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Underlay, wanted: &mut Wanted) {
+    let device = *settings.vxlan.device.get(family);
+    let vxlan = Vxlan {
+        vni: settings.vxlan.vni,
+        port: settings.vxlan.port,
+        local: underlay.local,
+        parent: Some(underlay.parent),
+        learning: false,
+    };
+    let link = Link {
+        kind: LinkKind::Vxlan(vxlan),
+        mac: Some(vtep_mac_of(&facts.node, family)),
+        mtu: Some(underlay.device_mtu(settings)),
+        up: true,
+        index: 0,
+    };
+    wanted.object(Key::Link(device), Object::Link(Box::new(link)));
+    if let Some(address) = tunnel_address_of(&facts.node, family) {
+        wanted.object(Key::Address { link: device, address: host_prefix(address) }, Object::Address);
+    }
+}
+
+/// Packets to addresses that no pod holds end here, where they would else loop by the default route.
+fn want_blackholes(facts: &Facts, family: Family, wanted: &mut Wanted) {
+    for subnet in pod_subnets(&facts.node, family) {
+        let own = |f: Family| facts.underlay.get(f).map(|underlay| underlay.local);
+        let around = Family::ALL.into_iter().filter_map(own).find(|local| subnet.contains(local));
+        if let Some(local) = around {
+            let message = format!(
+                "pod subnet {subnet} of node {} holds the node's own address {local}: no blackhole route is made \
+                 for it; the pods' and the nodes' networks must not overlap",
+                facts.node.name
+            );
+            wanted.refuse(facts.node.as_ref(), Reason::SubnetHoldsUnderlay, message);
+        } else if subnet.prefix_len() < family.host_prefix_len() {
+            wanted.object(Key::route(subnet), Object::Route(RouteTarget::Blackhole));
+        }
+    }
+}

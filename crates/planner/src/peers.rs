@@ -1,0 +1,111 @@
+//! The other nodes: FDB entry, neighbour, nexthop and routes for each, by family of its pod subnets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use routelet_model::{Family, Key, Node, Object, RouteTarget};
+
+use crate::Reason;
+use crate::claims::Claim;
+use crate::own::Facts;
+use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
+use crate::wanted::{Known, Wanted};
+
+/// Whether there is anything to reach behind the Node. One without pod subnets is about to get some.
+pub(crate) fn is_peer(node: &Node) -> bool {
+    !node.pod_subnets.is_empty()
+}
+
+/// Adds what is wanted for another node, and what of it is refused.
+pub(crate) fn want(known: &Known<'_>, node: &Arc<Node>, wanted: &mut Wanted) {
+    refuse_unreadable(node, wanted);
+    let Some(own) = known.own else { return };
+    for family in Family::ALL {
+        // Without a VXLAN device of the family there is nothing to send through.
+        if let Some(underlay) = own.underlay.get(family) {
+            want_family(known, own, underlay.local, node, family, wanted);
+        }
+    }
+}
+
+fn want_family(
+    known: &Known<'_>,
+    own: &Facts,
+    local: IpAddr,
+    node: &Arc<Node>,
+    family: Family,
+    wanted: &mut Wanted,
+) {
+    let Some(gateway) = tunnel_address_of(node, family) else { return };
+    let mac = vtep_mac_of(node, family);
+    let lost = known.claims.refuse_lost(node, family, "it is not routed to the younger one", wanted);
+    // Where the peer is the older one, the refusal is this node's own; but this node never routes away what
+    // it has itself.
+    let granted = |claim: Claim| !lost.contains(&claim) && !own.claims(&claim);
+    let remote = find_remote(node, local, wanted);
+    let subnets: Vec<IpNet> = pod_subnets(node, family)
+        .filter(|subnet| granted(Claim::Subnet(*subnet)) && is_usable(*subnet, node, local, remote, wanted))
+        .collect();
+    let Some(remote) = remote.filter(|remote| *remote != local) else { return };
+    let reachable = granted(Claim::TunnelAddress(gateway)) && granted(Claim::VtepMac(family, mac));
+    if subnets.is_empty() || !reachable {
+        return;
+    }
+    let link = *known.settings.vxlan.device.get(family);
+    wanted.object(Key::Fdb { link, mac }, Object::Fdb(remote));
+    wanted.object(Key::Neighbour { link, address: gateway }, Object::Neighbour(mac));
+    let target = if known.settings.nexthop_objects {
+        wanted.object(Key::Nexthop { link, gateway }, Object::Nexthop);
+        RouteTarget::Nexthop { link, gateway }
+    } else {
+        RouteTarget::Gateway { link, gateway }
+    };
+    for subnet in subnets {
+        wanted.object(Key::route(subnet), Object::Route(target));
+    }
+}
+
+/// The peer's address in the family that this node's tunnel runs over.
+fn find_remote(node: &Arc<Node>, local: IpAddr, wanted: &mut Wanted) -> Option<IpAddr> {
+    let family = Family::of(local);
+    let remote = underlay_address_of(node, family);
+    if remote.is_none() {
+        let message = format!(
+            "node {} has no {family} address, which this node's tunnel runs over, so it is not reachable: its \
+             status.addresses must have an InternalIP of the family",
+            node.name
+        );
+        wanted.refuse(node.as_ref(), Reason::NoUnderlayAddress, message);
+    } else if remote == Some(local) {
+        let message = format!(
+            "node {} has this node's own address {local}, so it is not reachable: delete the Node if it is a \
+             former name of this one, else correct its status.addresses",
+            node.name
+        );
+        wanted.refuse(node.as_ref(), Reason::UnderlayAddressTaken, message);
+    }
+    remote
+}
+
+/// Whether a route to the subnet would do no harm: one around an underlay address would send the tunnel's
+/// own packets into the tunnel. (The other peers' addresses are not looked at: that would cost a look at
+/// all of them for each.)
+fn is_usable(
+    subnet: IpNet,
+    node: &Arc<Node>,
+    local: IpAddr,
+    remote: Option<IpAddr>,
+    wanted: &mut Wanted,
+) -> bool {
+    let inside = [Some(local), remote].into_iter().flatten().find(|address| subnet.contains(address));
+    if let Some(address) = inside {
+        let message = format!(
+            "pod subnet {subnet} of node {} holds the underlay address {address}, so it is not routed: the pods' \
+             and the nodes' networks must not overlap",
+            node.name
+        );
+        wanted.refuse(node.as_ref(), Reason::SubnetHoldsUnderlay, message);
+    }
+    inside.is_none()
+}

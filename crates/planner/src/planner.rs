@@ -1,0 +1,205 @@
+//! The planner: which objects an event may touch, and the difference that it makes to them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use routelet_model::{ClusterEvent, Host, Node, Pod, PodId, Resource};
+use rustc_hash::FxBuildHasher;
+
+use crate::claims::Claims;
+use crate::own::{self, Own};
+use crate::peers;
+use crate::pods::Pods;
+use crate::vtep::without_unusable;
+use crate::wanted::{Known, Wanted};
+use crate::{Missing, Plan, Refusal, Settings};
+
+/// Follows the cluster and the host, and says what the kernel shall hold.
+#[derive(Debug)]
+pub struct Planner {
+    settings: Settings,
+    own: Own,
+    /// All Nodes but this one.
+    nodes: HashMap<String, Arc<Node>, FxBuildHasher>,
+    /// How many of them are peers.
+    peers: usize,
+    claims: Claims,
+    pods: Pods,
+    pods_synced: bool,
+    nodes_synced: bool,
+    refusals: BTreeSet<Refusal>,
+}
+
+/// Those whose objects an event may touch.
+#[derive(Debug, Default)]
+struct Touched {
+    own: bool,
+    peers: Names<String>,
+    pods: Names<PodId>,
+}
+
+#[derive(Debug)]
+enum Names<T> {
+    These(BTreeSet<T>),
+    All,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
+
+impl Planner {
+    /// A planner that knows nothing but its settings.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            own: Own::default().with_node(None, &settings.node_name),
+            settings,
+            nodes: HashMap::default(),
+            peers: 0,
+            claims: Claims::new(),
+            pods: Pods::new(),
+            pods_synced: false,
+            nodes_synced: false,
+            refusals: BTreeSet::new(),
+        }
+    }
+
+    /// Follows a change of the cluster. What changes for the kernel is added to `plan`.
+    pub fn cluster(&mut self, event: ClusterEvent, plan: &mut Plan) {
+        match event {
+            ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
+            ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
+            ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
+                let node = Arc::new(without_unusable(node));
+                self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
+            }
+            ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
+                self.follow_own(self.own.with_node(None, &name), plan);
+            }
+            ClusterEvent::NodeApplied(node) => {
+                self.follow_node(node.name.clone(), Some(Arc::new(without_unusable(node))), plan);
+            }
+            ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
+            ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
+            ClusterEvent::Synced(Resource::Nodes) => self.nodes_synced = true,
+        }
+    }
+
+    /// Follows the host: takes all of its links as they are now.
+    pub fn host(&mut self, host: &Host, plan: &mut Plan) {
+        self.follow_own(self.own.with_host(host, &self.settings.node_name), plan);
+    }
+
+    /// What is still unknown of this node. Empty: the wanted objects are complete, and what else the kernel
+    /// holds of ours may be swept. What was known and vanished is not missing: it stays in force.
+    pub fn missing(&self) -> Vec<Missing> {
+        let pods = (!self.pods_synced).then_some(Missing::PodsNotSynced);
+        let nodes = (!self.nodes_synced).then_some(Missing::NodesNotSynced);
+        pods.into_iter().chain(nodes).chain(self.own.missing().iter().cloned()).collect()
+    }
+
+    /// How many other Nodes have pod subnets, refused or not.
+    pub fn peers(&self) -> usize {
+        self.peers
+    }
+
+    /// How many live pods of this node have an address of their own, refused or not.
+    pub fn pods(&self) -> usize {
+        self.pods.networked()
+    }
+
+    /// The refusals that stand.
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.iter()
+    }
+
+    fn follow_pod(&mut self, id: PodId, pod: Option<Arc<Pod>>, plan: &mut Plan) {
+        let mut touched = BTreeSet::from([id.clone()]);
+        for pod in self.pods.get(&id).into_iter().chain(&pod) {
+            touched.extend(self.pods.rivals(pod).cloned());
+        }
+        let touched = Touched { pods: Names::These(touched), ..Touched::default() };
+        self.step(&touched, plan, |planner| match pod {
+            Some(pod) => planner.pods.insert(pod),
+            None => planner.pods.remove(&id),
+        });
+    }
+
+    fn follow_node(&mut self, name: String, node: Option<Arc<Node>>, plan: &mut Plan) {
+        let old = self.nodes.get(&name).cloned();
+        let mut peers = BTreeSet::from([name.clone()]);
+        let mut pods = BTreeSet::new();
+        for node in old.iter().chain(&node) {
+            self.claims.touched_by(node, &mut peers);
+            for subnet in &node.pod_subnets {
+                if subnet.prefix_len() == subnet.max_prefix_len() {
+                    pods.extend(self.pods.claimants(subnet.addr()).cloned());
+                }
+            }
+        }
+        let own = peers.remove(&self.settings.node_name);
+        let touched = Touched { own, peers: Names::These(peers), pods: Names::These(pods) };
+        self.step(&touched, plan, |planner| {
+            if let Some(old) = planner.nodes.remove(&name) {
+                planner.peers -= usize::from(peers::is_peer(&old));
+                planner.claims.leave(&old);
+            }
+            if let Some(node) = node {
+                planner.peers += usize::from(peers::is_peer(&node));
+                planner.claims.enter(&node);
+                planner.nodes.insert(name, node);
+            }
+        });
+    }
+
+    fn follow_own(&mut self, next: Own, plan: &mut Plan) {
+        next.notices_since(&self.own, &self.settings, &mut plan.notices);
+        let touched = match (self.own.facts(), next.facts()) {
+            (old, new) if old == new => Touched::default(),
+            (Some(old), Some(new)) if old.same_for_others(new) => Touched { own: true, ..Touched::default() },
+            _ => Touched { own: true, peers: Names::All, pods: Names::All },
+        };
+        self.step(&touched, plan, |planner| {
+            if let Some(facts) = planner.own.facts() {
+                planner.claims.leave(&facts.node);
+            }
+            planner.own = next;
+            if let Some(facts) = planner.own.facts() {
+                planner.claims.enter(&facts.node);
+            }
+        });
+    }
+
+    /// Makes a change and adds to `plan` what follows from it for those whom it touches.
+    fn step(&mut self, touched: &Touched, plan: &mut Plan, change: impl FnOnce(&mut Self)) {
+        let before = self.wanted(touched);
+        change(self);
+        let after = self.wanted(touched);
+        for refusal in &before.refusals {
+            self.refusals.remove(refusal);
+        }
+        self.refusals.extend(after.refusals.iter().cloned());
+        before.change_to(after, plan);
+    }
+
+    fn wanted(&self, touched: &Touched) -> Wanted {
+        let mut wanted = Wanted::default();
+        let known = Known { settings: &self.settings, own: self.own.facts(), claims: &self.claims };
+        if touched.own {
+            own::want(&known, &mut wanted);
+        }
+        let mut peer = |node| peers::want(&known, node, &mut wanted);
+        match &touched.peers {
+            Names::All => self.nodes.values().for_each(&mut peer),
+            Names::These(names) => names.iter().filter_map(|name| self.nodes.get(name)).for_each(&mut peer),
+        }
+        let mut pod = |pod| self.pods.want(&known, pod, &mut wanted);
+        match &touched.pods {
+            Names::All => self.pods.all().for_each(&mut pod),
+            Names::These(ids) => ids.iter().filter_map(|id| self.pods.get(id)).for_each(&mut pod),
+        }
+        wanted
+    }
+}

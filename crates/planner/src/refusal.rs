@@ -1,0 +1,108 @@
+//! What the cluster says and the planner does not follow, and why.
+
+use std::fmt;
+
+use routelet_model::{Node, Pod, PodId};
+
+/// A value of the cluster that is not followed. It stands until the cluster changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Refusal {
+    /// Whose value it is.
+    pub subject: Subject,
+    /// Why, in a word.
+    pub reason: Reason,
+    /// Names the thing, the value and the remedy.
+    pub message: String,
+}
+
+/// The API object that a refusal is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A Node.
+    Node {
+        /// `metadata.name`.
+        name: String,
+        /// `metadata.uid`.
+        uid: String,
+    },
+    /// A Pod.
+    Pod {
+        /// Namespace and name.
+        id: PodId,
+        /// `metadata.uid`.
+        uid: String,
+    },
+}
+
+impl From<&Node> for Subject {
+    fn from(node: &Node) -> Self {
+        Self::Node { name: node.name.clone(), uid: node.uid.clone() }
+    }
+}
+
+impl From<&Pod> for Subject {
+    fn from(pod: &Pod) -> Self {
+        Self::Pod { id: pod.id.clone(), uid: pod.uid.clone() }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node { name, .. } => write!(f, "node {name}"),
+            Self::Pod { id, .. } => write!(f, "pod {id}"),
+        }
+    }
+}
+
+/// Why a value is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// It could not be read, or can be read but cannot be right.
+    UnreadableValue,
+    /// A pod subnet lies around an underlay address.
+    SubnetHoldsUnderlay,
+    /// An older Node claims the pod subnet, or one around it.
+    SubnetTaken,
+    /// An older Node claims the tunnel address.
+    TunnelAddressTaken,
+    /// An older Node claims the VTEP MAC address.
+    VtepMacTaken,
+    /// A Node has no address of the family that this node's tunnel runs over.
+    NoUnderlayAddress,
+    /// Another Node has this node's own underlay address.
+    UnderlayAddressTaken,
+    /// A pod's address is outside of this node's pod subnets.
+    AddressOutsideSubnets,
+    /// A pod's address is one that no pod can have: this node's own, loopback, multicast.
+    UnusableAddress,
+    /// A newer live pod, or a peer, has the pod's address.
+    AddressTaken,
+    /// No interface name comes of the pod's name and the prefix.
+    NoHostVethName,
+}
+
+impl Reason {
+    /// The word for it in metrics and Events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnreadableValue => "unreadable_value",
+            Self::SubnetHoldsUnderlay => "subnet_holds_underlay",
+            Self::SubnetTaken => "subnet_taken",
+            Self::TunnelAddressTaken => "tunnel_address_taken",
+            Self::VtepMacTaken => "vtep_mac_taken",
+            Self::NoUnderlayAddress => "no_underlay_address",
+            Self::UnderlayAddressTaken => "underlay_address_taken",
+            Self::AddressOutsideSubnets => "address_outside_subnets",
+            Self::UnusableAddress => "unusable_address",
+            Self::AddressTaken => "address_taken",
+            Self::NoHostVethName => "no_host_veth_name",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,31 @@
+//! What the operator chose, as far as it bears on the wanted objects.
+
+use routelet_model::{IfName, PerFamily};
+
+/// Settings of the planner. They do not change while it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Name of this node's Node object.
+    pub node_name: String,
+    /// The VXLAN devices.
+    pub vxlan: VxlanSettings,
+    /// MTU of the VXLAN devices in bytes; `None` takes the parent's, less the encapsulation.
+    pub mtu: Option<u32>,
+    /// What the names of host veths start with; at most four bytes, or no name comes of it.
+    pub interface_prefix: String,
+    /// Whether routes to peers go through nexthop objects (Linux 5.3 and later) or name their gateway.
+    pub nexthop_objects: bool,
+    /// Whether a pod may have an address outside of this node's pod subnets.
+    pub allow_any_pod_address: bool,
+}
+
+/// Settings of the VXLAN devices, one for each family of pod subnets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanSettings {
+    /// Name of the device for each family of pod addresses.
+    pub device: PerFamily<IfName>,
+    /// VXLAN network identifier, of both devices.
+    pub vni: u32,
+    /// UDP port, of both devices.
+    pub port: u16,
+}
