@@ -8,7 +8,11 @@ mod batch;
 mod error;
 mod extack;
 mod frame;
+mod netns;
+mod setup;
 mod socket;
 
 pub use error::Error;
+pub use netns::Netns;
+pub use setup::{LinkState, RouteSpec, Setup, VethEnd};
 pub use socket::Socket;
