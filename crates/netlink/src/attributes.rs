@@ -31,7 +31,10 @@ impl<'a> Attributes<'a> {
 
     /// The attributes of a message whose own header is `header` bytes long.
     pub(crate) fn after(payload: &'a [u8], header: usize) -> Result<Self, Error> {
-        payload.get(header..).map(Self).ok_or(Error::Decode("a message shorter than its own header"))
+        payload
+            .get(header..)
+            .map(Self)
+            .ok_or(Error::Decode("a message shorter than its own header"))
     }
 }
 
@@ -46,11 +49,16 @@ impl<'a> Iterator for Attributes<'a> {
         let bytes = std::mem::take(&mut self.0);
         let length = read_u16(bytes, 0).map_or(0, usize::from);
         if length < NLA_HEADER_SIZE || length > bytes.len() {
-            return Some(Err(Error::Decode("an attribute whose length does not fit its message")));
+            return Some(Err(Error::Decode(
+                "an attribute whose length does not fit its message",
+            )));
         }
         self.0 = bytes.get(align(length)..).unwrap_or_default();
         let kind = read_u16(bytes, 2).unwrap_or_default() & NLA_TYPE_MASK;
-        Some(Ok(Attribute { kind, value: &bytes[NLA_HEADER_SIZE..length] }))
+        Some(Ok(Attribute {
+            kind,
+            value: &bytes[NLA_HEADER_SIZE..length],
+        }))
     }
 }
 
@@ -61,11 +69,17 @@ impl<'a> Attribute<'a> {
     }
 
     pub(crate) fn u8(&self) -> Result<u8, Error> {
-        self.value.first().copied().ok_or(Error::Decode("an empty attribute in place of a byte"))
+        self.value
+            .first()
+            .copied()
+            .ok_or(Error::Decode("an empty attribute in place of a byte"))
     }
 
     pub(crate) fn u16_be(&self) -> Result<u16, Error> {
-        let bytes = self.value.try_into().map_err(|_| Error::Decode("an attribute that is no 16-bit number"))?;
+        let bytes = self
+            .value
+            .try_into()
+            .map_err(|_| Error::Decode("an attribute that is no 16-bit number"))?;
         Ok(u16::from_be_bytes(bytes))
     }
 
@@ -111,7 +125,9 @@ pub(crate) fn family_number(family: Family) -> u8 {
 
 /// The family that the kernel's number stands for.
 pub(crate) fn family_of_number(number: u8) -> Option<Family> {
-    Family::ALL.into_iter().find(|family| family_number(*family) == number)
+    Family::ALL
+        .into_iter()
+        .find(|family| family_number(*family) == number)
 }
 
 #[cfg(test)]
@@ -128,7 +144,10 @@ mod tests {
         assert_eq!((attributes[0].kind, attributes[0].u8().unwrap()), (1, 7));
         assert_eq!(attributes[1].kind, 2);
         let inner = attributes[1].nested().next().unwrap().unwrap();
-        assert_eq!((inner.kind, inner.u32().unwrap()), (3, u32::from_ne_bytes([1, 0, 0, 0])));
+        assert_eq!(
+            (inner.kind, inner.u32().unwrap()),
+            (3, u32::from_ne_bytes([1, 0, 0, 0]))
+        );
     }
 
     proptest! {

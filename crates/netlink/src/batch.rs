@@ -26,7 +26,8 @@ pub(crate) struct Batch {
 impl Batch {
     /// Adds a message; `flags` are those beyond NLM_F_REQUEST. An outcome will be told under `label`.
     pub(crate) fn push(&mut self, label: usize, message: &impl NetlinkSerializable, flags: u16) {
-        self.starts.push(frame::write(&mut self.bytes, message, flags | NLM_F_REQUEST, 0));
+        self.starts
+            .push(frame::write(&mut self.bytes, message, flags | NLM_F_REQUEST, 0));
         self.labels.push(label);
     }
 
@@ -60,7 +61,9 @@ impl Batch {
 
     /// The label of the message with this sequence number.
     pub(crate) fn label(&self, sequence: u32) -> Option<usize> {
-        self.labels.get(sequence.wrapping_sub(self.first) as usize).copied()
+        self.labels
+            .get(sequence.wrapping_sub(self.first) as usize)
+            .copied()
     }
 
     /// Makes room for the next batch.

@@ -17,7 +17,9 @@ pub enum Error {
         message: Option<String>,
     },
     /// No answer came, or answers were lost: the request may have been carried out or not. A dump tells.
-    #[error("the kernel's answer was lost: whether the request was carried out is unknown until the next dump")]
+    #[error(
+        "the kernel's answer was lost: whether the request was carried out is unknown until the next dump"
+    )]
     OutcomeUnknown,
     /// The link that the object is on does not exist.
     #[error("there is no link {0}: wait until it appears")]
@@ -71,7 +73,10 @@ impl Error {
 
     /// An I/O error on `what`.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what: what.into(), source }
+        move |source| Self::Io {
+            what: what.into(),
+            source,
+        }
     }
 }
 

@@ -16,7 +16,10 @@ pub(crate) fn read(frame: &Frame<'_>) -> Result<(), Error> {
     let code = read_u32(frame.payload, 0).ok_or(Error::Decode("an error message without error number"))?;
     match code as i32 {
         0 => Ok(()),
-        code => Err(Error::Refused { errno: code.saturating_neg(), message: text(frame) }),
+        code => Err(Error::Refused {
+            errno: code.saturating_neg(),
+            message: text(frame),
+        }),
     }
 }
 
@@ -29,7 +32,9 @@ fn text(frame: &Frame<'_>) -> Option<String> {
         _ => HEADER,
     };
     let attributes = frame.payload.get(4 + align(request)..)?;
-    let message = Attributes::new(attributes).flatten().find(|a| a.kind == NLMSGERR_ATTR_MSG)?;
+    let message = Attributes::new(attributes)
+        .flatten()
+        .find(|a| a.kind == NLMSGERR_ATTR_MSG)?;
     let text = message.value.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
@@ -55,16 +60,29 @@ mod tests {
     fn the_text_is_found_after_a_whole_or_a_capped_request() {
         for (flags, echoed) in [(NLM_F_ACK_TLVS, 24), (NLM_F_ACK_TLVS | NLM_F_CAPPED, HEADER)] {
             let payload = answer(echoed);
-            let frame = Frame { kind: 2, flags, sequence: 1, payload: &payload };
+            let frame = Frame {
+                kind: 2,
+                flags,
+                sequence: 1,
+                payload: &payload,
+            };
             let error = read(&frame).unwrap_err();
             assert_eq!(error.errno(), Some(libc::EINVAL));
-            assert_eq!(error.to_string(), "the kernel refused: Invalid argument (os error 22) (No way)");
+            assert_eq!(
+                error.to_string(),
+                "the kernel refused: Invalid argument (os error 22) (No way)"
+            );
         }
     }
 
     #[test]
     fn zero_is_an_acknowledgement() {
-        let frame = Frame { kind: 2, flags: 0, sequence: 1, payload: &[0; 20] };
+        let frame = Frame {
+            kind: 2,
+            flags: 0,
+            sequence: 1,
+            payload: &[0; 20],
+        };
         assert!(read(&frame).is_ok());
     }
 

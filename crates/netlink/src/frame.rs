@@ -41,7 +41,9 @@ impl<'a> Iterator for Frames<'a> {
         let datagram = std::mem::take(&mut self.0);
         let length = read_u32(datagram, 0).map_or(0, |length| length as usize);
         if length < HEADER || length > datagram.len() {
-            return Some(Err(Error::Decode("a netlink header whose length does not fit its datagram")));
+            return Some(Err(Error::Decode(
+                "a netlink header whose length does not fit its datagram",
+            )));
         }
         self.0 = datagram.get(align(length)..).unwrap_or_default();
         Some(Ok(Frame {
@@ -117,13 +119,22 @@ mod tests {
         let frames: Vec<_> = Frames::new(&buffer).map(Result::unwrap).collect();
         assert_eq!(frames.len(), 3);
         assert_eq!(frames.iter().map(|f| f.sequence).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(frames.iter().all(|f| f.kind == 18 && f.flags == 0x5 && f.payload.len() == 16));
+        assert!(
+            frames
+                .iter()
+                .all(|f| f.kind == 18 && f.flags == 0x5 && f.payload.len() == 16)
+        );
     }
 
     #[test]
     fn a_length_that_lies_ends_the_datagram() {
         let mut buffer = Vec::new();
-        write(&mut buffer, &RouteNetlinkMessage::GetLink(LinkMessage::default()), 0, 1);
+        write(
+            &mut buffer,
+            &RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            0,
+            1,
+        );
         buffer[0] = 200;
         let frames: Vec<_> = Frames::new(&buffer).collect();
         assert!(matches!(frames.as_slice(), [Err(Error::Decode(_))]));

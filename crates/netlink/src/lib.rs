@@ -3,16 +3,33 @@
 //! Other crates see [`Kernel`], which carries out operations on the objects of `routelet-model`, dumps them, and
 //! tells what changes; [`Socket`] is for the odd request beside it.
 
+mod address;
+mod apply;
 mod attributes;
 mod batch;
 mod error;
 mod extack;
+mod filter;
 mod frame;
-mod netns;
-mod setup;
+mod hints;
+mod host;
+mod kernel;
+mod link;
+mod links;
+mod monitor;
+mod neighbour;
+pub mod netns;
+mod nexthop;
+mod route;
+pub mod setup;
 mod socket;
+mod sysctl;
+mod view;
 
+pub use apply::{Failure, Operation, Verb};
 pub use error::Error;
+pub use hints::Hint;
+pub use kernel::{Config, Features, Kernel};
 pub use netns::Netns;
-pub use setup::{LinkState, RouteSpec, Setup, VethEnd};
+pub use setup::Setup;
 pub use socket::Socket;

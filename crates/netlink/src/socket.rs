@@ -19,8 +19,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLMSG_OVERRUN, NetlinkSerializable,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -65,7 +65,13 @@ impl Socket {
         };
         let (inner, port) = open().map_err(Error::io("opening a netlink socket"))?;
         let received = Vec::with_capacity(DATAGRAM);
-        Ok(Self { inner, port, sequence: 0, sending: Vec::new(), received })
+        Ok(Self {
+            inner,
+            port,
+            sequence: 0,
+            sending: Vec::new(),
+            received,
+        })
     }
 
     /// Asks the kernel to check dump requests strictly, and thus to filter by all that they say. Returns whether
@@ -120,7 +126,9 @@ impl Socket {
     /// Sends all messages of the batch at once. `failed` gets the label of each message that failed, and why;
     /// all others have been carried out. The batch is empty afterwards.
     pub(crate) fn send_batch(&mut self, batch: &mut Batch, failed: &mut dyn FnMut(usize, Error)) {
-        let Some(last) = batch.seal(self.sequence.wrapping_add(1)) else { return };
+        let Some(last) = batch.seal(self.sequence.wrapping_add(1)) else {
+            return;
+        };
         self.sequence = last;
         if let Err(error) = self.send(batch.bytes()) {
             // Nothing of the datagram has been carried out.
@@ -148,7 +156,9 @@ impl Socket {
             for frame in Frames::new(&self.received) {
                 let frame = frame?;
                 // Late answers to an earlier batch, whose outcome has been given up, have no label here.
-                let Some(label) = batch.label(frame.sequence) else { continue };
+                let Some(label) = batch.label(frame.sequence) else {
+                    continue;
+                };
                 if frame.kind != NLMSG_ERROR {
                     continue;
                 }
@@ -178,9 +188,11 @@ impl Socket {
             let mut unreadable = Ok(());
             while !progress.done {
                 self.receive_answer()?;
-                progress.read(&self.received, sequence, |kind, payload| match decode(kind, payload) {
-                    Ok(object) => found.extend(object),
-                    Err(error) => unreadable = Err(error),
+                progress.read(&self.received, sequence, |kind, payload| {
+                    match decode(kind, payload) {
+                        Ok(object) => found.extend(object),
+                        Err(error) => unreadable = Err(error),
+                    }
                 })?;
             }
             unreadable?;
@@ -216,7 +228,8 @@ impl Socket {
         match receive(&self.inner, &mut self.received, 0) {
             Ok(()) => Ok(()),
             Err(Error::Io { source, .. })
-                if source.kind() == io::ErrorKind::WouldBlock || source.raw_os_error() == Some(libc::ENOBUFS) =>
+                if source.kind() == io::ErrorKind::WouldBlock
+                    || source.raw_os_error() == Some(libc::ENOBUFS) =>
             {
                 Err(Error::OutcomeUnknown)
             }
@@ -277,7 +290,12 @@ impl Progress {
                         0.. => {}
                         // Not an error but a restart: 6.2 and later tell so.
                         code if code == -libc::EINTR => self.interrupted = true,
-                        code => return Err(Error::Refused { errno: code.saturating_neg(), message: None }),
+                        code => {
+                            return Err(Error::Refused {
+                                errno: code.saturating_neg(),
+                                message: None,
+                            });
+                        }
                     }
                 }
                 kind => visit(kind, frame.payload),

@@ -1,0 +1,275 @@
+//! Operations, and the messages that carry them out.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use routelet_model::{IfName, Key, Kind, Link, LinkKind, Object, RouteTarget};
+
+use crate::nexthop::NexthopMessage;
+use crate::route::Hop;
+use crate::{Error, Kernel, address, link, neighbour, route, sysctl};
+
+const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
+
+/// What is to be done to an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// What.
+    pub verb: Verb,
+    /// To which object.
+    pub key: Key,
+    /// How the object shall be; in a deletion: how it is now, so that nothing else is hit.
+    pub object: Object,
+}
+
+/// What can be done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Make it, where nothing stands. A route, nexthop or link that is there already is a failure
+    /// ([`Error::is_already_exists`]); an address, neighbour, FDB entry or sysctl is as it shall be afterwards.
+    Create,
+    /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
+    Replace,
+    /// Take it away. That it is gone already is no failure. Of a sysctl: nothing.
+    Delete,
+}
+
+/// An operation that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its place among the operations.
+    pub index: usize,
+    /// Why.
+    pub error: Error,
+}
+
+impl Kernel {
+    /// Carries out the operations in their order, many messages in one send. What failed is added to `failures`;
+    /// all others have been carried out.
+    ///
+    /// An operation on a nexthop whose id turns out to be another's fails with EEXIST, and gets another id when it
+    /// is tried again.
+    pub fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
+        let first = failures.len();
+        for (index, operation) in operations.iter().enumerate() {
+            if self.batch.is_full() {
+                self.flush(operations, failures);
+            }
+            if let Err(error) = self.carry_out(index, operation, operations, failures)
+                && !is_success(operation, &error)
+            {
+                failures.push(Failure { index, error });
+            }
+        }
+        self.flush(operations, failures);
+        failures[first..].sort_by_key(|failure| failure.index);
+    }
+
+    /// Puts an operation into the batch, or does at once what cannot wait or has no message.
+    fn carry_out(
+        &mut self,
+        index: usize,
+        operation: &Operation,
+        operations: &[Operation],
+        failures: &mut Vec<Failure>,
+    ) -> Result<(), Error> {
+        let Operation { verb, key, object } = operation;
+        match (*key, object) {
+            (Key::Link(name), object) => {
+                self.push_link(index, *verb, name, object)?;
+                self.flush(operations, failures);
+                self.refresh_link(name)
+            }
+            (Key::Sysctl(_), _) if *verb == Verb::Delete => Ok(()),
+            (Key::Sysctl(sysctl), Object::Sysctl(value)) => {
+                self.flush(operations, failures);
+                sysctl::write(sysctl, *value)
+            }
+            (Key::Address { link, address }, _) => self.push_address(index, *verb, link, address),
+            (Key::Fdb { link, mac }, object) => {
+                let on = self.index_of(link)?;
+                match (verb, object) {
+                    (Verb::Delete, object) => {
+                        let remote = if let Object::Fdb(remote) = object {
+                            Some(*remote)
+                        } else {
+                            None
+                        };
+                        let message = Message::DelNeighbour(neighbour::fdb(on, mac, remote));
+                        self.batch.push(index, &message, 0);
+                    }
+                    (_, Object::Fdb(remote)) => {
+                        let message = Message::NewNeighbour(neighbour::fdb(on, mac, Some(*remote)));
+                        self.batch.push(index, &message, REPLACE);
+                    }
+                    _ => return Err(Error::Unsupported(*key)),
+                }
+                Ok(())
+            }
+            (Key::Neighbour { link, address }, object) => {
+                let on = self.index_of(link)?;
+                let protocol = self.view.config.protocol;
+                match (verb, object) {
+                    (Verb::Delete, _) => {
+                        let message = neighbour::neighbour(on, address, None, protocol);
+                        self.batch.push(index, &Message::DelNeighbour(message), 0);
+                    }
+                    (_, Object::Neighbour(mac)) => {
+                        let message = neighbour::neighbour(on, address, Some(*mac), protocol);
+                        self.batch.push(index, &Message::NewNeighbour(message), REPLACE);
+                    }
+                    _ => return Err(Error::Unsupported(*key)),
+                }
+                Ok(())
+            }
+            (Key::Nexthop { link, gateway }, _) => self.push_nexthop(index, *verb, link, gateway),
+            (Key::StrayNexthop { id }, _) if *verb == Verb::Delete => {
+                self.batch.push(index, &NexthopMessage::delete(id), 0);
+                self.view.nexthops.forget(id);
+                Ok(())
+            }
+            (Key::Route { destination, metric }, object) => {
+                self.push_route(index, *verb, destination, metric, object)
+            }
+            _ => Err(Error::Unsupported(*key)),
+        }
+    }
+
+    fn push_link(&mut self, index: usize, verb: Verb, name: IfName, object: &Object) -> Result<(), Error> {
+        match (verb, object) {
+            (Verb::Create, Object::Link(link)) => {
+                let Link {
+                    kind: LinkKind::Vxlan(vxlan),
+                    ..
+                } = &**link
+                else {
+                    return Err(Error::Unsupported(Key::Link(name)));
+                };
+                let parent = vxlan.parent.map(|parent| self.index_of(parent)).transpose()?;
+                let message = Message::NewLink(link::create_vxlan(name, link, vxlan, parent));
+                self.batch.push(index, &message, CREATE);
+            }
+            (Verb::Replace, Object::Link(link)) => {
+                let message = Message::SetLink(link::set(self.index_of(name)?, link));
+                self.batch.push(index, &message, 0);
+            }
+            (Verb::Delete, _) => {
+                let message = Message::DelLink(link::by_index(self.index_of(name)?));
+                self.batch.push(index, &message, 0);
+            }
+            _ => return Err(Error::Unsupported(Key::Link(name))),
+        }
+        Ok(())
+    }
+
+    fn push_address(&mut self, index: usize, verb: Verb, link: IfName, address: IpNet) -> Result<(), Error> {
+        let message = address::message(self.index_of(link)?, address);
+        match verb {
+            Verb::Create => self.batch.push(index, &Message::NewAddress(message), CREATE),
+            Verb::Replace => self.batch.push(index, &Message::NewAddress(message), REPLACE),
+            Verb::Delete => self.batch.push(index, &Message::DelAddress(message), 0),
+        }
+        Ok(())
+    }
+
+    fn push_nexthop(&mut self, index: usize, verb: Verb, link: IfName, gateway: IpAddr) -> Result<(), Error> {
+        if verb == Verb::Delete {
+            // Without an id it is gone already, or never was.
+            if let Some(id) = self.view.nexthops.id(link, gateway) {
+                self.batch.push(index, &NexthopMessage::delete(id), 0);
+                self.view.nexthops.forget(id);
+            }
+            return Ok(());
+        }
+        let on = self.index_of(link)?;
+        let id = self.view.nexthops.allocate(link, gateway);
+        let message = NexthopMessage::new(id, self.view.config.protocol, on, gateway);
+        self.batch.push(
+            index,
+            &message,
+            if verb == Verb::Create { CREATE } else { REPLACE },
+        );
+        Ok(())
+    }
+
+    fn push_route(
+        &mut self,
+        index: usize,
+        verb: Verb,
+        destination: IpNet,
+        metric: u32,
+        object: &Object,
+    ) -> Result<(), Error> {
+        let ours = self.view.config.protocol;
+        let (protocol, hop) = match (verb, object) {
+            (_, Object::Route(target)) => (ours, self.hop(target)?),
+            (Verb::Delete, Object::Foreign { protocol }) => (*protocol, Hop::Any),
+            _ => return Err(Error::Unsupported(Key::Route { destination, metric })),
+        };
+        let message = route::message(destination, metric, protocol, hop);
+        match verb {
+            Verb::Create => self.batch.push(index, &Message::NewRoute(message), CREATE),
+            Verb::Replace => self.batch.push(index, &Message::NewRoute(message), REPLACE),
+            Verb::Delete => self.batch.push(index, &Message::DelRoute(message), 0),
+        }
+        Ok(())
+    }
+
+    fn hop(&mut self, target: &RouteTarget) -> Result<Hop, Error> {
+        Ok(match *target {
+            RouteTarget::Link(link) => Hop::Link(self.index_of(link)?),
+            RouteTarget::Nexthop { link, gateway } => match self.view.nexthops.id(link, gateway) {
+                Some(id) => Hop::Nexthop(id),
+                None => return Err(Error::NoSuchNexthop { link, gateway }),
+            },
+            RouteTarget::Gateway { link, gateway } => Hop::Gateway(self.index_of(link)?, gateway),
+            RouteTarget::Blackhole => Hop::Blackhole,
+        })
+    }
+
+    /// Sends the batch and sorts out what became of it.
+    fn flush(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
+        let view = &mut self.view;
+        self.requests.send_batch(&mut self.batch, &mut |index, error| {
+            let operation = &operations[index];
+            if error.errno() == Some(libc::ENODEV)
+                && let Some(on) = operation.key.link().and_then(|link| view.links.index(link))
+            {
+                // Deleted, and perhaps made anew: the next operation asks for its index.
+                view.links.remove(on);
+            }
+            if let Key::Nexthop { link, gateway } = operation.key
+                && operation.verb != Verb::Delete
+                && let Some(id) = view.nexthops.id(link, gateway)
+            {
+                match error.is_already_exists() {
+                    true => view.nexthops.mark_taken(id),
+                    false => view.nexthops.forget(id),
+                }
+            }
+            if !is_success(operation, &error) {
+                failures.push(Failure { index, error });
+            }
+        });
+    }
+}
+
+/// Whether the error says that the kernel is as it shall be.
+fn is_success(operation: &Operation, error: &Error) -> bool {
+    match operation.verb {
+        Verb::Create => operation.key.kind() == Kind::Address && error.is_already_exists(),
+        Verb::Replace => false,
+        Verb::Delete => match (error, error.errno()) {
+            (Error::NoSuchLink(_) | Error::NoSuchNexthop { .. }, _) => true,
+            (_, Some(libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV)) => true,
+            // "Nexthop id does not exist": the routes through a nexthop go with it.
+            (_, Some(libc::EINVAL)) => {
+                matches!(operation.object, Object::Route(RouteTarget::Nexthop { .. }))
+            }
+            _ => false,
+        },
+    }
+}

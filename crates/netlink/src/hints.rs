@@ -1,0 +1,166 @@
+//! What a notification means.
+
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
+use routelet_model::{IfName, Key, Kind, Object};
+
+use crate::Error;
+use crate::address::SeenAddress;
+use crate::frame::Frame;
+use crate::host::HostWatch;
+use crate::link::SeenLink;
+use crate::neighbour::SeenNeighbour;
+use crate::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, SeenNexthop};
+use crate::sysctl::{self, RTM_NEWNETCONF};
+use crate::view::View;
+
+/// What the kernel has told of a change, by whomever. A hint may be late, come twice, or not at all: the kernel
+/// takes the IPv4 routes, neighbours and nexthops of a link that goes down, and the routes of a nexthop that is
+/// deleted, without a word. A dump is the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// The object is now so. Routes of other protocols in the main table come as [`Object::Foreign`]: the receiver
+    /// knows whether they stand where one of ours should.
+    Seen(Key, Object),
+    /// The object is gone.
+    Gone(Key),
+    /// A link of ours is gone, or has another name now, and with it all that was on it.
+    LinkGone(IfName),
+    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up), or its addresses are.
+    HostChanged,
+    /// Notifications were lost, or could not be understood: only a dump can tell what has changed.
+    Lost,
+}
+
+/// Reads one notification.
+pub(crate) fn read(
+    frame: &Frame<'_>,
+    view: &mut View,
+    host: &mut HostWatch,
+    hints: &mut Vec<Hint>,
+) -> Result<(), Error> {
+    match frame.kind {
+        libc::RTM_NEWLINK => new_link(frame.payload, view, host, hints),
+        libc::RTM_DELLINK => deleted_link(frame.payload, view, host, hints),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => address(frame, view, host, hints),
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(frame, view, hints),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            let route = view.read(Kind::Route, frame.payload)?;
+            hints.extend(route.map(|(key, object)| match frame.kind {
+                libc::RTM_NEWROUTE => Hint::Seen(key, object),
+                _ => Hint::Gone(key),
+            }));
+            Ok(())
+        }
+        RTM_NEWNEXTHOP => {
+            let seen = SeenNexthop::read(frame.payload, &view.links)?;
+            let nexthop = view.nexthops.learn(&seen, view.config.protocol);
+            hints.extend(nexthop.map(|(key, object)| Hint::Seen(key, object)));
+            Ok(())
+        }
+        RTM_DELNEXTHOP => {
+            let seen = SeenNexthop::read(frame.payload, &view.links)?;
+            hints.extend(view.nexthops.unlearn(&seen, view.config.protocol).map(Hint::Gone));
+            Ok(())
+        }
+        RTM_NEWNETCONF => {
+            let settings = sysctl::read_notification(frame.payload, &view.links)?;
+            let settings = settings
+                .into_iter()
+                .filter(|(key, _)| key.link().is_none_or(|l| view.is_ours(l)));
+            hints.extend(settings.map(|(key, object)| Hint::Seen(key, object)));
+            Ok(())
+        }
+        NLMSG_NOOP | NLMSG_ERROR | NLMSG_DONE => Ok(()),
+        // The groups tell of more than these (RTM_DELNETCONF goes with the link).
+        _ => Ok(()),
+    }
+}
+
+fn new_link(
+    payload: &[u8],
+    view: &mut View,
+    host: &mut HostWatch,
+    hints: &mut Vec<Hint>,
+) -> Result<(), Error> {
+    let Some(link) = SeenLink::read(payload)? else {
+        return Ok(());
+    };
+    if let Some(before) = view.learn_link(&link)
+        && view.is_ours(before)
+    {
+        hints.push(Hint::LinkGone(before));
+    }
+    let news = match view.link_object(&link) {
+        Some((key, object)) => {
+            hints.push(Hint::Seen(key, object));
+            host.link_gone(link.index)
+        }
+        None => host.link(&link),
+    };
+    if news {
+        hints.push(Hint::HostChanged);
+    }
+    Ok(())
+}
+
+fn deleted_link(
+    payload: &[u8],
+    view: &mut View,
+    host: &mut HostWatch,
+    hints: &mut Vec<Hint>,
+) -> Result<(), Error> {
+    let Some(link) = SeenLink::read(payload)? else {
+        return Ok(());
+    };
+    view.unlearn_link(link.index, link.name);
+    // When another stands under the name already, we made it, and know.
+    if view.is_ours(link.name) && view.links.index(link.name).is_none() {
+        hints.push(Hint::LinkGone(link.name));
+    }
+    if host.link_gone(link.index) {
+        hints.push(Hint::HostChanged);
+    }
+    Ok(())
+}
+
+fn address(frame: &Frame<'_>, view: &View, host: &mut HostWatch, hints: &mut Vec<Hint>) -> Result<(), Error> {
+    let Some(seen) = SeenAddress::read(frame.payload)? else {
+        return Ok(());
+    };
+    let added = frame.kind == libc::RTM_NEWADDR;
+    match view.links.name(seen.index) {
+        Some(link) if view.is_ours(link) => {
+            if let Some((key, object)) = view.read(Kind::Address, frame.payload)? {
+                hints.push(if added {
+                    Hint::Seen(key, object)
+                } else {
+                    Hint::Gone(key)
+                });
+            }
+        }
+        _ => {
+            let news = if added {
+                host.address(&seen)
+            } else {
+                host.address_gone(&seen)
+            };
+            if news {
+                hints.push(Hint::HostChanged);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn neighbour(frame: &Frame<'_>, view: &View, hints: &mut Vec<Hint>) -> Result<(), Error> {
+    let seen = SeenNeighbour::read(frame.payload, &view.links)?;
+    let Some(seen) = seen.filter(|seen| view.is_device(seen.link)) else {
+        return Ok(());
+    };
+    hints.push(match seen.object {
+        Some(object) if frame.kind == libc::RTM_NEWNEIGH => Hint::Seen(seen.key, object),
+        // A neighbour that is no longer permanent is no longer what a dump would show.
+        _ => Hint::Gone(seen.key),
+    });
+    Ok(())
+}

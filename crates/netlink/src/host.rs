@@ -1,0 +1,62 @@
+//! What the host has of its own, and whether a notification tells anything new of it.
+
+use ipnet::IpNet;
+use routelet_model::{Host, HostLink, IfName};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::address::SeenAddress;
+use crate::link::SeenLink;
+
+/// The host's links and addresses as they were last told. Only a difference from them is worth a hint: the
+/// kernel notifies of a link also when nothing that counts has changed.
+#[derive(Debug, Default)]
+pub(crate) struct HostWatch {
+    links: FxHashMap<u32, (IfName, u32, bool)>,
+    addresses: FxHashSet<(u32, IpNet)>,
+}
+
+impl HostWatch {
+    /// Takes note of a full dump of what is the host's, and makes the answer of it.
+    pub(crate) fn replace(&mut self, links: &[SeenLink], addresses: &[SeenAddress]) -> Host {
+        self.links = links.iter().map(|link| (link.index, facts(link))).collect();
+        self.addresses = addresses.iter().map(|seen| (seen.index, seen.address)).collect();
+        let host_link = |link: &SeenLink| HostLink {
+            name: link.name,
+            mtu: link.mtu,
+            up: link.up,
+            addresses: addresses
+                .iter()
+                .filter(|a| a.index == link.index)
+                .map(|a| a.address)
+                .collect(),
+        };
+        Host {
+            links: links.iter().map(host_link).collect(),
+        }
+    }
+
+    /// A link of the host is there: whether that is news.
+    pub(crate) fn link(&mut self, link: &SeenLink) -> bool {
+        self.links.insert(link.index, facts(link)) != Some(facts(link))
+    }
+
+    /// A link is gone, or no longer the host's: whether that is news.
+    pub(crate) fn link_gone(&mut self, index: u32) -> bool {
+        self.addresses.retain(|(on, _)| *on != index);
+        self.links.remove(&index).is_some()
+    }
+
+    /// An address of the host is there: whether that is news.
+    pub(crate) fn address(&mut self, seen: &SeenAddress) -> bool {
+        self.addresses.insert((seen.index, seen.address))
+    }
+
+    /// An address of the host is gone: whether that is news.
+    pub(crate) fn address_gone(&mut self, seen: &SeenAddress) -> bool {
+        self.addresses.remove(&(seen.index, seen.address))
+    }
+}
+
+fn facts(link: &SeenLink) -> (IfName, u32, bool) {
+    (link.name, link.mtu, link.up)
+}

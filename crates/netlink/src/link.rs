@@ -1,0 +1,211 @@
+//! Devices: the messages that make, change, delete and show them.
+//!
+//! Layout of what is read: `struct ifinfomsg` and IFLA_… of linux/if_link.h.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use routelet_model::{IfName, Link, LinkKind, MacAddr, Vxlan};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
+
+use crate::Error;
+use crate::attributes::{Attribute, Attributes};
+use crate::frame::read_u32;
+use crate::links::Links;
+
+const HEADER: usize = 16;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+
+/// A link as a message shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct SeenLink {
+    pub(crate) index: u32,
+    pub(crate) name: IfName,
+    /// Administratively up.
+    pub(crate) up: bool,
+    /// Up and with carrier: else the kernel removes the nexthops on it.
+    pub(crate) running: bool,
+    pub(crate) mtu: u32,
+    mac: Option<MacAddr>,
+    kind: SeenKind,
+}
+
+#[derive(Debug, Clone)]
+enum SeenKind {
+    Vxlan {
+        vni: u32,
+        port: u16,
+        local: IpAddr,
+        parent: Option<u32>,
+        learning: bool,
+    },
+    Veth,
+    Other,
+}
+
+impl SeenLink {
+    /// Reads RTM_NEWLINK and RTM_DELLINK. `None` where the message is not about a link itself but about its
+    /// place in a bridge (AF_BRIDGE), or where the link has a name that we cannot hold.
+    pub(crate) fn read(payload: &[u8]) -> Result<Option<Self>, Error> {
+        let attributes = Attributes::after(payload, HEADER)?;
+        if payload[0] != libc::AF_UNSPEC as u8 {
+            return Ok(None);
+        }
+        let index = read_u32(payload, 4).unwrap_or_default();
+        let flags = read_u32(payload, 8).unwrap_or_default();
+        let (mut name, mut mtu, mut mac, mut kind) = (None, 0, None, SeenKind::Other);
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                libc::IFLA_IFNAME => name = attribute.name(),
+                libc::IFLA_MTU => mtu = attribute.u32()?,
+                libc::IFLA_ADDRESS => mac = attribute.mac(),
+                libc::IFLA_LINKINFO => kind = read_kind(&attribute)?,
+                _ => {}
+            }
+        }
+        let up = flags & libc::IFF_UP as u32 != 0;
+        let carrier = flags & (libc::IFF_RUNNING | libc::IFF_LOWER_UP) as u32 != 0;
+        Ok(name.map(|name| Self {
+            index,
+            name,
+            up,
+            running: up && carrier,
+            mtu,
+            mac,
+            kind,
+        }))
+    }
+
+    /// The link as an object; its parent gets its name from `links`.
+    pub(crate) fn object(&self, links: &Links) -> Link {
+        let kind = match self.kind {
+            SeenKind::Vxlan {
+                vni,
+                port,
+                local,
+                parent,
+                learning,
+            } => {
+                let parent = parent.and_then(|index| links.name(index));
+                LinkKind::Vxlan(Vxlan {
+                    vni,
+                    port,
+                    local,
+                    parent,
+                    learning,
+                })
+            }
+            SeenKind::Veth => LinkKind::Veth,
+            SeenKind::Other => LinkKind::Other,
+        };
+        Link {
+            kind,
+            mac: self.mac,
+            mtu: Some(self.mtu),
+            up: self.up,
+            index: self.index,
+        }
+    }
+}
+
+fn read_kind(info: &Attribute<'_>) -> Result<SeenKind, Error> {
+    let (mut kind, mut data) = ("", None);
+    for attribute in info.nested() {
+        let attribute = attribute?;
+        match attribute.kind {
+            libc::IFLA_INFO_KIND => kind = attribute.text(),
+            libc::IFLA_INFO_DATA => data = Some(attribute.nested()),
+            _ => {}
+        }
+    }
+    match (kind, data) {
+        ("vxlan", Some(data)) => read_vxlan(data),
+        ("veth", _) => Ok(SeenKind::Veth),
+        _ => Ok(SeenKind::Other),
+    }
+}
+
+fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
+    let (mut id, mut udp_port, mut source, mut lower, mut learns) =
+        (0, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, false);
+    for attribute in data {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_VXLAN_ID => id = attribute.u32()?,
+            IFLA_VXLAN_PORT => udp_port = attribute.u16_be()?,
+            IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => source = attribute.address()?,
+            IFLA_VXLAN_LINK => lower = Some(attribute.u32()?).filter(|index| *index != 0),
+            IFLA_VXLAN_LEARNING => learns = attribute.u8()? != 0,
+            _ => {}
+        }
+    }
+    Ok(SeenKind::Vxlan {
+        vni: id,
+        port: udp_port,
+        local: source,
+        parent: lower,
+        learning: learns,
+    })
+}
+
+/// Makes a VXLAN device with all that it shall have, in one message, so that nobody sees it half done and no
+/// one (systemd's MACAddressPolicy) finds a MAC address to replace.
+pub(crate) fn create_vxlan(name: IfName, link: &Link, vxlan: &Vxlan, parent: Option<u32>) -> LinkMessage {
+    let mut builder = LinkVxlan::new(name.as_str(), vxlan.vni)
+        .port(vxlan.port)
+        .learning(vxlan.learning);
+    builder = match vxlan.local {
+        IpAddr::V4(local) => builder.local(local),
+        IpAddr::V6(local) => builder.local6(local),
+    };
+    if let Some(parent) = parent {
+        builder = builder.dev(parent);
+    }
+    with_settings(builder, link).build()
+}
+
+/// Gives an existing link the MAC address, MTU and up state that it shall have.
+pub(crate) fn set(index: u32, link: &Link) -> LinkMessage {
+    with_settings(LinkUnspec::new_with_index(index), link).build()
+}
+
+fn with_settings<T>(mut builder: LinkMessageBuilder<T>, link: &Link) -> LinkMessageBuilder<T> {
+    if let Some(mac) = link.mac {
+        builder = builder.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = link.mtu {
+        builder = builder.mtu(mtu);
+    }
+    if link.up { builder.up() } else { builder.down() }
+}
+
+/// Names the link with this index, to delete it.
+pub(crate) fn by_index(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+/// Asks for one link.
+pub(crate) fn get(name: IfName) -> LinkMessage {
+    let mut message = get_all();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.as_str().to_owned()));
+    message
+}
+
+/// Asks for all links, without the counters, which are the larger part of a link.
+pub(crate) fn get_all() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}

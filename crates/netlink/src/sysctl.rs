@@ -1,0 +1,119 @@
+//! Settings below /proc/sys, which are those of the network namespace of the thread that opens the file; and the
+//! notifications of some of them (`struct netconfmsg` and NETCONFA_… of linux/netconf.h).
+
+use std::fs;
+use std::io::ErrorKind;
+
+use routelet_model::{Family, Key, Object, Sysctl, SysctlName};
+
+use crate::Error;
+use crate::attributes::{Attributes, family_of_number};
+use crate::links::Links;
+
+/// `RTM_NEWNETCONF`.
+pub(crate) const RTM_NEWNETCONF: u16 = 80;
+
+/// `struct netconfmsg` is one byte, padded.
+const HEADER: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+const NETCONFA_RP_FILTER: u16 = 3;
+const NETCONFA_PROXY_NEIGH: u16 = 5;
+/// `NETCONFA_IFINDEX_ALL`: not a link's setting but the host's.
+const ALL: u32 = -1i32 as u32;
+
+/// The present value; `None` where the link, or the family, is not there.
+pub(crate) fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
+    let path = path(sysctl);
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(Error::Decode("a setting below /proc/sys that is no number")),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("reading {path}"))(error)),
+    }
+}
+
+/// Sets a value.
+pub(crate) fn write(sysctl: Sysctl, value: u32) -> Result<(), Error> {
+    let path = path(sysctl);
+    fs::write(&path, value.to_string()).map_err(|error| match (error.kind(), sysctl.link) {
+        (ErrorKind::NotFound, Some(link)) => Error::NoSuchLink(link),
+        _ => Error::io(format!("writing {value} to {path}"))(error),
+    })
+}
+
+/// By slashes, as a link's name may hold dots; that it holds no slash and is not ".." is `IfName`'s promise.
+fn path(sysctl: Sysctl) -> String {
+    format!("/proc/sys/{}", sysctl.path())
+}
+
+/// Reads RTM_NEWNETCONF, which tells of forwarding, rp_filter, proxy_arp and proxy_ndp, and of nothing else.
+pub(crate) fn read_notification(payload: &[u8], links: &Links) -> Result<Vec<(Key, Object)>, Error> {
+    let attributes = Attributes::after(payload, HEADER)?;
+    let Some(family) = family_of_number(payload[0]) else {
+        return Ok(Vec::new());
+    };
+    let (mut index, mut values) = (0, Vec::new());
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == NETCONFA_IFINDEX {
+            index = attribute.u32()?;
+        } else if matches!(
+            attribute.kind,
+            NETCONFA_FORWARDING | NETCONFA_RP_FILTER | NETCONFA_PROXY_NEIGH
+        ) {
+            values.push((attribute.kind, attribute.u32()?));
+        }
+    }
+    let link = match index {
+        ALL => None,
+        index => match links.name(index) {
+            Some(name) => Some(name),
+            None => return Ok(Vec::new()),
+        },
+    };
+    let name = |kind| match (kind, family, link) {
+        (NETCONFA_FORWARDING, Family::V4, None) => Some(SysctlName::Ipv4IpForward),
+        (NETCONFA_FORWARDING, Family::V6, None) => Some(SysctlName::Ipv6AllForwarding),
+        (NETCONFA_FORWARDING, Family::V4, Some(_)) => Some(SysctlName::Ipv4Forwarding),
+        (NETCONFA_FORWARDING, Family::V6, Some(_)) => Some(SysctlName::Ipv6Forwarding),
+        (NETCONFA_RP_FILTER, Family::V4, Some(_)) => Some(SysctlName::Ipv4RpFilter),
+        (NETCONFA_PROXY_NEIGH, Family::V4, Some(_)) => Some(SysctlName::Ipv4ProxyArp),
+        (NETCONFA_PROXY_NEIGH, Family::V6, Some(_)) => Some(SysctlName::Ipv6ProxyNdp),
+        _ => None,
+    };
+    let object = |(kind, value)| {
+        Some((
+            Key::Sysctl(Sysctl {
+                name: name(kind)?,
+                link,
+            }),
+            Object::Sysctl(value),
+        ))
+    };
+    Ok(values.into_iter().filter_map(object).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use routelet_model::IfName;
+
+    use super::*;
+
+    #[test]
+    fn a_name_with_dots_stays_one_part_of_the_path() {
+        let link = IfName::new("vxlan.calico").unwrap();
+        let path = path(Sysctl::link(SysctlName::Ipv4Forwarding, link));
+        assert_eq!(path, "/proc/sys/net/ipv4/conf/vxlan.calico/forwarding");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = read_notification(&payload, &Links::default());
+        }
+    }
+}

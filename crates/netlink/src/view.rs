@@ -1,0 +1,92 @@
+//! What must be known to read the kernel's messages: what is ours, which link has which index, and which nexthop
+//! which id.
+
+use routelet_model::{IfName, Key, Kind, Object};
+
+use crate::address::SeenAddress;
+use crate::link::SeenLink;
+use crate::links::Links;
+use crate::neighbour::SeenNeighbour;
+use crate::nexthop::NexthopIds;
+use crate::{Config, Error, route};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) config: Config,
+    pub(crate) links: Links,
+    pub(crate) nexthops: NexthopIds,
+}
+
+impl View {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            links: Links::default(),
+            nexthops: NexthopIds::default(),
+        }
+    }
+
+    /// Whether the link is one of our VXLAN devices.
+    pub(crate) fn is_device(&self, link: IfName) -> bool {
+        self.config.devices.contains(&link)
+    }
+
+    /// Whether the link is one of our VXLAN devices or a host veth.
+    pub(crate) fn is_ours(&self, link: IfName) -> bool {
+        self.is_device(link) || link.as_str().starts_with(&self.config.interface_prefix)
+    }
+
+    /// Takes note of a link: its index, and that nexthops cannot be on it while it is down.
+    pub(crate) fn learn_link(&mut self, link: &SeenLink) -> Option<IfName> {
+        if !link.running {
+            self.nexthops.forget_link(link.name);
+        }
+        let before = self.links.insert(link.index, link.name);
+        if let Some(before) = before {
+            self.nexthops.forget_link(before);
+        }
+        before
+    }
+
+    /// Takes note that a link is gone.
+    pub(crate) fn unlearn_link(&mut self, index: u32, name: IfName) {
+        self.links.remove(index);
+        if self.links.index(name).is_none() {
+            self.nexthops.forget_link(name);
+        }
+    }
+
+    /// The object of a link of ours.
+    pub(crate) fn link_object(&self, link: &SeenLink) -> Option<(Key, Object)> {
+        self.is_ours(link.name).then(|| {
+            (
+                Key::Link(link.name),
+                Object::Link(Box::new(link.object(&self.links))),
+            )
+        })
+    }
+
+    /// Reads a message about an object of a kind that needs nothing but what the view knows already.
+    pub(crate) fn read(&self, kind: Kind, payload: &[u8]) -> Result<Option<(Key, Object)>, Error> {
+        match kind {
+            Kind::Route => route::read(payload, self.config.protocol, &self.links, &self.nexthops),
+            Kind::Address => Ok(SeenAddress::read(payload)?.and_then(|seen| {
+                let link = self.links.name(seen.index).filter(|link| self.is_device(*link))?;
+                Some((
+                    Key::Address {
+                        link,
+                        address: seen.address,
+                    },
+                    Object::Address,
+                ))
+            })),
+            Kind::Fdb | Kind::Neighbour => {
+                let seen = SeenNeighbour::read(payload, &self.links)?;
+                let seen = seen.filter(|seen| self.is_device(seen.link) && seen.key.kind() == kind);
+                Ok(seen.and_then(|seen| Some((seen.key, seen.object?))))
+            }
+            Kind::Link | Kind::Sysctl | Kind::Nexthop => Ok(None),
+        }
+    }
+}
