@@ -23,7 +23,7 @@ impl fmt::Display for PodId {
 }
 
 /// A value in an API object that could not be read; the rest of the object counts all the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Unreadable {
     /// Path of the field, as `spec.podCIDRs`.
     pub field: &'static str,
@@ -34,7 +34,7 @@ pub struct Unreadable {
 }
 
 /// A Pod on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pod {
     /// Who it is.
     pub id: PodId,
@@ -71,7 +71,7 @@ pub struct NodeAddress {
 }
 
 /// What a Node's annotations (Calico's) say in place of what would be derived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct NodeOverrides {
     /// Underlay address with its prefix length.
     pub underlay: Option<IpNet>,
@@ -82,7 +82,7 @@ pub struct NodeOverrides {
 }
 
 /// A Node, this one or another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
     /// `metadata.name`.
     pub name: String,

@@ -1,1 +1,38 @@
 //! Kubernetes list and watch, from Pods and Nodes to cluster events.
+//!
+//! [`connect`] makes a client from a kubeconfig or the pod's own credentials, [`run`] watches for ever and sends
+//! a [`ClusterEvent`] for each change that counts, [`Status`] says how the watches stand, and [`events`] is the
+//! way back: Kubernetes Events about Nodes and Pods. Nothing here knows the kernel.
+
+mod backoff;
+mod client;
+mod convert;
+mod error;
+pub mod events;
+mod fold;
+mod http;
+mod kind;
+mod slim;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+
+pub use client::{ApiSettings, connect};
+pub use error::{Error, ErrorKind};
+use kube::Client;
+use routelet_model::{ClusterEvent, Node, Pod};
+pub use status::{Status, WatchState, WatchStatus};
+use tokio::sync::mpsc;
+
+/// Watches the Pods of the node `node_name` and all Nodes, and sends every change that counts.
+///
+/// After each complete list, the first and any later one, deletions are sent for what it did not hold, then
+/// [`ClusterEvent::Synced`]. Trouble with the API server ends nothing: it is retried for ever, logged once, and
+/// seen in `status`. Runs until it is dropped; a full channel holds it up.
+pub async fn run(client: Client, node_name: String, events: mpsc::Sender<ClusterEvent>, status: Arc<Status>) {
+    let selector = format!("spec.nodeName={node_name}");
+    let pods = stream::Watch::<Pod>::new(client.clone(), Some(selector), events.clone(), status.clone());
+    let nodes = stream::Watch::<Node>::new(client, None, events, status);
+    tokio::join!(pods.run(), nodes.run());
+}
