@@ -32,15 +32,10 @@ impl Claim {
     pub(crate) fn of(node: &Node, family: Family) -> impl Iterator<Item = Claim> {
         let tunnel = tunnel_address_of(node, family);
         let vtep = tunnel.map(|_| Claim::VtepMac(family, vtep_mac_of(node, family)));
-        pod_subnets(node, family).map(Claim::Subnet).chain(tunnel.map(Claim::TunnelAddress)).chain(vtep)
-    }
-
-    /// Whether who has this has the other one too.
-    pub(crate) fn covers(&self, other: &Claim) -> bool {
-        match (self, other) {
-            (Self::Subnet(wide), Self::Subnet(narrow)) => wide.contains(narrow),
-            _ => self == other,
-        }
+        pod_subnets(node, family)
+            .map(Claim::Subnet)
+            .chain(tunnel.map(Claim::TunnelAddress))
+            .chain(vtep)
     }
 
     fn reason(&self) -> Reason {
@@ -175,7 +170,10 @@ impl Claims {
         let oldest = match claim {
             Claim::Subnet(subnet) => {
                 let (family, own_len) = len_of(subnet);
-                let lens = self.prefix_lens.range((family, 0)..=(family, own_len)).map(|((_, len), _)| *len);
+                let lens = self
+                    .prefix_lens
+                    .range((family, 0)..=(family, own_len))
+                    .map(|((_, len), _)| *len);
                 let around = lens.filter_map(|len| IpNet::new(subnet.addr(), len).ok());
                 around.filter_map(|net| self.subnets.first(net.trunc())).min()
             }
@@ -197,7 +195,9 @@ impl Claims {
         let mut lost = Vec::new();
         let mut subnet_lost_to: Option<&ByAge> = None;
         for claim in Claim::of(node, family) {
-            let Some(winner) = self.older(claim, node) else { continue };
+            let Some(winner) = self.older(claim, node) else {
+                continue;
+            };
             lost.push(claim);
             match claim {
                 Claim::Subnet(_) => subnet_lost_to = Some(winner),
@@ -220,7 +220,11 @@ impl Claims {
     pub(crate) fn touched_by(&self, node: &Arc<Node>, names: &mut BTreeSet<String>) {
         let this = ByAge(node.clone());
         let mut touch = |rivals: &mut dyn Iterator<Item = &ByAge>| {
-            names.extend(rivals.filter(|rival| **rival > this).map(|rival| rival.0.name.clone()));
+            names.extend(
+                rivals
+                    .filter(|rival| **rival > this)
+                    .map(|rival| rival.0.name.clone()),
+            );
         };
         // Behind an older claimant of the same, a Node makes no difference to anyone.
         let leads = |first: Option<&ByAge>| first.is_none_or(|first| *first >= this);

@@ -12,7 +12,9 @@ pub(crate) struct Contest<R, C> {
 
 impl<R: Ord + Copy, C: Ord> Contest<R, C> {
     pub(crate) fn new() -> Self {
-        Self { claimants: BTreeMap::new() }
+        Self {
+            claimants: BTreeMap::new(),
+        }
     }
 
     /// Enters a claim; says whether the resource had no claimant before.
@@ -29,7 +31,9 @@ impl<R: Ord + Copy, C: Ord> Contest<R, C> {
 
     /// Takes a claim back; says whether the resource has no claimant any more, because of that.
     pub(crate) fn leave(&mut self, resource: R, claimant: &C) -> bool {
-        let Some(claimants) = self.claimants.get_mut(&resource) else { return false };
+        let Some(claimants) = self.claimants.get_mut(&resource) else {
+            return false;
+        };
         if let Ok(place) = claimants.binary_search(claimant) {
             claimants.remove(place);
         }
@@ -48,7 +52,9 @@ impl<R: Ord + Copy, C: Ord> Contest<R, C> {
 
     /// All claimants of the resources in a range.
     pub(crate) fn claimants_in(&self, resources: RangeInclusive<R>) -> impl Iterator<Item = &C> {
-        self.claimants.range(resources).flat_map(|(_, claimants)| claimants)
+        self.claimants
+            .range(resources)
+            .flat_map(|(_, claimants)| claimants)
     }
 }
 

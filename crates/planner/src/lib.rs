@@ -5,11 +5,11 @@
 //! cluster and the same host give the same wanted objects, in whatever order their parts were told.
 //!
 //! How it works: what may be held by one only (a pod subnet, a tunnel address, a VTEP MAC, a pod address)
-//! is *claimed*, and a [`contest`] ranks who claims it. Wanted objects are not stored. They follow from the
+//! is *claimed*, and a contest ranks who claims it. Wanted objects are not stored. They follow from the
 //! facts; an event names those whose objects it may touch, and the difference between their objects before
 //! and after it is the answer. So an event costs what it touches, and a node costs little memory.
 //!
-//! One thing has a memory on purpose: facts of this node that vanish (see [`own`]).
+//! One thing has a memory on purpose: facts of this node that vanish (see `own.rs`).
 
 mod claims;
 mod contest;

@@ -30,7 +30,10 @@ impl fmt::Display for Missing {
             Self::PodsNotSynced => f.write_str("the first list of this node's Pods is not complete"),
             Self::NodesNotSynced => f.write_str("the first list of the Nodes is not complete"),
             Self::OwnNodeUnknown(name) => {
-                write!(f, "there is no Node {name:?}: the node name must be that of this node's Node object")
+                write!(
+                    f,
+                    "there is no Node {name:?}: the node name must be that of this node's Node object"
+                )
             }
             Self::OwnNodeHasNoPodSubnet(name) => {
                 write!(

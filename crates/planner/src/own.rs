@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use routelet_model::{
-    Family, Host, IfName, Key, Link, LinkKind, Node, Object, PerFamily, RouteTarget, Sysctl, SysctlName, Vxlan,
-    host_prefix,
+    Family, Host, IfName, Key, Link, LinkKind, Node, Object, PerFamily, RouteTarget, Sysctl, SysctlName,
+    Vxlan, host_prefix,
 };
 
 use crate::claims::Claim;
@@ -47,13 +47,17 @@ pub(crate) struct Facts {
 impl Facts {
     /// Whether this node has the thing already.
     pub(crate) fn claims(&self, claim: &Claim) -> bool {
-        Family::ALL.into_iter().any(|family| Claim::of(&self.node, family).any(|own| own.covers(claim)))
+        Family::ALL
+            .into_iter()
+            .any(|family| Claim::of(&self.node, family).any(|own| own == *claim))
     }
 
     /// Whether the address is this node's own, so that no pod can have it.
     pub(crate) fn is_own_address(&self, address: IpAddr) -> bool {
         tunnel_address_of(&self.node, Family::of(address)) == Some(address)
-            || Family::ALL.into_iter().any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
+            || Family::ALL
+                .into_iter()
+                .any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
     }
 
     /// Whether nothing that peers or pods depend on differs.
@@ -90,7 +94,11 @@ impl Own {
 
     /// This, after the host was told.
     pub(crate) fn with_host(&self, host: &Host, name: &str) -> Self {
-        Self { host: host.clone(), ..self.clone() }.resolved(name)
+        Self {
+            host: host.clone(),
+            ..self.clone()
+        }
+        .resolved(name)
     }
 
     /// Brings the facts in force up to what was told.
@@ -98,7 +106,11 @@ impl Own {
         self.missing.clear();
         self.vanished.clear();
         let before = self.facts.take();
-        let Some(node) = self.node.clone().or_else(|| before.as_ref().map(|facts| facts.node.clone())) else {
+        let Some(node) = self
+            .node
+            .clone()
+            .or_else(|| before.as_ref().map(|facts| facts.node.clone()))
+        else {
             self.missing.push(Missing::OwnNodeUnknown(name.to_owned()));
             return self;
         };
@@ -126,7 +138,7 @@ impl Own {
     /// `node`, with the last known pod subnets of each family that it lists none of.
     fn with_last_subnets(&mut self, mut node: Arc<Node>, before: Option<&Facts>) -> Arc<Node> {
         let mut vanished = false;
-        for facts in before {
+        if let Some(facts) = before {
             for family in Family::ALL {
                 if pod_subnets(&node, family).next().is_none() {
                     let last: Vec<_> = pod_subnets(&facts.node, family).collect();
@@ -138,9 +150,11 @@ impl Own {
             }
         }
         if vanished {
-            self.vanished.push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
+            self.vanished
+                .push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
         } else if node.pod_subnets.is_empty() {
-            self.missing.push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
+            self.missing
+                .push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
         }
         node
     }
@@ -149,8 +163,15 @@ impl Own {
         let local = underlay_address_of(node, family)
             .or_else(|| underlay_address_of(node, family.other()))
             .ok_or(Missing::UnderlayAddressUnknown(family))?;
-        let (link, _) = self.host.holder(local).ok_or(Missing::UnderlayAddressNotOnHost(local))?;
-        Ok(Underlay { local, parent: link.name, parent_mtu: link.mtu })
+        let (link, _) = self
+            .host
+            .holder(local)
+            .ok_or(Missing::UnderlayAddressNotOnHost(local))?;
+        Ok(Underlay {
+            local,
+            parent: link.name,
+            parent_mtu: link.mtu,
+        })
     }
 
     /// What an operator wants to know of the step from `before` to this.
@@ -222,7 +243,13 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
     };
     wanted.object(Key::Link(device), Object::Link(Box::new(link)));
     if let Some(address) = tunnel_address_of(&facts.node, family) {
-        wanted.object(Key::Address { link: device, address: host_prefix(address) }, Object::Address);
+        wanted.object(
+            Key::Address {
+                link: device,
+                address: host_prefix(address),
+            },
+            Object::Address,
+        );
     }
 }
 
@@ -230,7 +257,10 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
 fn want_blackholes(facts: &Facts, family: Family, wanted: &mut Wanted) {
     for subnet in pod_subnets(&facts.node, family) {
         let own = |f: Family| facts.underlay.get(f).map(|underlay| underlay.local);
-        let around = Family::ALL.into_iter().filter_map(own).find(|local| subnet.contains(local));
+        let around = Family::ALL
+            .into_iter()
+            .filter_map(own)
+            .find(|local| subnet.contains(local));
         if let Some(local) = around {
             let message = format!(
                 "pod subnet {subnet} of node {} holds the node's own address {local}: no blackhole route is made \

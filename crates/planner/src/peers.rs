@@ -37,24 +37,37 @@ fn want_family(
     family: Family,
     wanted: &mut Wanted,
 ) {
-    let Some(gateway) = tunnel_address_of(node, family) else { return };
+    let Some(gateway) = tunnel_address_of(node, family) else {
+        return;
+    };
     let mac = vtep_mac_of(node, family);
-    let lost = known.claims.refuse_lost(node, family, "it is not routed to the younger one", wanted);
-    // Where the peer is the older one, the refusal is this node's own; but this node never routes away what
-    // it has itself.
-    let granted = |claim: Claim| !lost.contains(&claim) && !own.claims(&claim);
+    let lost = known
+        .claims
+        .refuse_lost(node, family, "it is not routed to the younger one", wanted);
     let remote = find_remote(node, local, wanted);
     let subnets: Vec<IpNet> = pod_subnets(node, family)
-        .filter(|subnet| granted(Claim::Subnet(*subnet)) && is_usable(*subnet, node, local, remote, wanted))
+        .filter(|subnet| !lost.contains(&Claim::Subnet(*subnet)))
+        .filter(|subnet| may_route(*subnet, node, own, [Some(local), remote], wanted))
         .collect();
-    let Some(remote) = remote.filter(|remote| *remote != local) else { return };
-    let reachable = granted(Claim::TunnelAddress(gateway)) && granted(Claim::VtepMac(family, mac));
+    let Some(remote) = remote.filter(|remote| *remote != local) else {
+        return;
+    };
+    // What this node has itself it keeps, also where the peer is the older one (the refusal is this node's).
+    let reachable = [Claim::TunnelAddress(gateway), Claim::VtepMac(family, mac)]
+        .iter()
+        .all(|claim| !lost.contains(claim) && !own.claims(claim));
     if subnets.is_empty() || !reachable {
         return;
     }
     let link = *known.settings.vxlan.device.get(family);
     wanted.object(Key::Fdb { link, mac }, Object::Fdb(remote));
-    wanted.object(Key::Neighbour { link, address: gateway }, Object::Neighbour(mac));
+    wanted.object(
+        Key::Neighbour {
+            link,
+            address: gateway,
+        },
+        Object::Neighbour(mac),
+    );
     let target = if known.settings.nexthop_objects {
         wanted.object(Key::Nexthop { link, gateway }, Object::Nexthop);
         RouteTarget::Nexthop { link, gateway }
@@ -88,24 +101,44 @@ fn find_remote(node: &Arc<Node>, local: IpAddr, wanted: &mut Wanted) -> Option<I
     remote
 }
 
-/// Whether a route to the subnet would do no harm: one around an underlay address would send the tunnel's
-/// own packets into the tunnel. (The other peers' addresses are not looked at: that would cost a look at
-/// all of them for each.)
-fn is_usable(
+/// Whether a route to the subnet would do no harm. One to what this node has itself would send its own
+/// pods' traffic away. One around an underlay address would send the tunnel's own packets into the tunnel;
+/// the other peers' addresses are not looked at, for that would cost a look at all of them for each.
+fn may_route(
     subnet: IpNet,
     node: &Arc<Node>,
-    local: IpAddr,
-    remote: Option<IpAddr>,
+    own: &Facts,
+    underlay: [Option<IpAddr>; 2],
     wanted: &mut Wanted,
 ) -> bool {
-    let inside = [Some(local), remote].into_iter().flatten().find(|address| subnet.contains(address));
-    if let Some(address) = inside {
-        let message = format!(
-            "pod subnet {subnet} of node {} holds the underlay address {address}, so it is not routed: the pods' \
-             and the nodes' networks must not overlap",
-            node.name
-        );
-        wanted.refuse(node.as_ref(), Reason::SubnetHoldsUnderlay, message);
+    let mut own_subnets = own.node.pod_subnets.iter();
+    if own_subnets.any(|own| *own == subnet) {
+        // The peer is the older one, for else it would have lost to this node. The refusal is this node's.
+        return false;
     }
-    inside.is_none()
+    let mut own_subnets = own.node.pod_subnets.iter();
+    let (reason, why) = if let Some(around) = own_subnets.find(|own| own.contains(&subnet)) {
+        (
+            Reason::SubnetTaken,
+            format!("lies within this node's own {around}"),
+        )
+    } else if let Some(address) = underlay
+        .into_iter()
+        .flatten()
+        .find(|address| subnet.contains(address))
+    {
+        (
+            Reason::SubnetHoldsUnderlay,
+            format!("holds the underlay address {address}"),
+        )
+    } else {
+        return true;
+    };
+    let message = format!(
+        "pod subnet {subnet} of node {} {why}, so this node does not route it: no pod subnet may overlap \
+         another node's or the nodes' own network",
+        node.name
+    );
+    wanted.refuse(node.as_ref(), reason, message);
+    false
 }

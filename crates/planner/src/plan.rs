@@ -49,7 +49,12 @@ impl fmt::Display for Notice {
             Self::Resolved(refusal) => write!(f, "no longer refused: {}", refusal.message),
             Self::Vanished(missing) => write!(f, "what was planned stays in force, although {missing}"),
             Self::Back(missing) => write!(f, "no longer so: {missing}"),
-            Self::Underlay { device, local, parent, mtu } => {
+            Self::Underlay {
+                device,
+                local,
+                parent,
+                mtu,
+            } => {
                 write!(f, "{device} sends from {local} on {parent}, its MTU is {mtu}")
             }
         }

@@ -97,7 +97,10 @@ impl Planner {
     pub fn missing(&self) -> Vec<Missing> {
         let pods = (!self.pods_synced).then_some(Missing::PodsNotSynced);
         let nodes = (!self.nodes_synced).then_some(Missing::NodesNotSynced);
-        pods.into_iter().chain(nodes).chain(self.own.missing().iter().cloned()).collect()
+        pods.into_iter()
+            .chain(nodes)
+            .chain(self.own.missing().iter().cloned())
+            .collect()
     }
 
     /// How many other Nodes have pod subnets, refused or not.
@@ -120,7 +123,10 @@ impl Planner {
         for pod in self.pods.get(&id).into_iter().chain(&pod) {
             touched.extend(self.pods.rivals(pod).cloned());
         }
-        let touched = Touched { pods: Names::These(touched), ..Touched::default() };
+        let touched = Touched {
+            pods: Names::These(touched),
+            ..Touched::default()
+        };
         self.step(&touched, plan, |planner| match pod {
             Some(pod) => planner.pods.insert(pod),
             None => planner.pods.remove(&id),
@@ -140,7 +146,11 @@ impl Planner {
             }
         }
         let own = peers.remove(&self.settings.node_name);
-        let touched = Touched { own, peers: Names::These(peers), pods: Names::These(pods) };
+        let touched = Touched {
+            own,
+            peers: Names::These(peers),
+            pods: Names::These(pods),
+        };
         self.step(&touched, plan, |planner| {
             if let Some(old) = planner.nodes.remove(&name) {
                 planner.peers -= usize::from(peers::is_peer(&old));
@@ -158,8 +168,15 @@ impl Planner {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
         let touched = match (self.own.facts(), next.facts()) {
             (old, new) if old == new => Touched::default(),
-            (Some(old), Some(new)) if old.same_for_others(new) => Touched { own: true, ..Touched::default() },
-            _ => Touched { own: true, peers: Names::All, pods: Names::All },
+            (Some(old), Some(new)) if old.same_for_others(new) => Touched {
+                own: true,
+                ..Touched::default()
+            },
+            _ => Touched {
+                own: true,
+                peers: Names::All,
+                pods: Names::All,
+            },
         };
         self.step(&touched, plan, |planner| {
             if let Some(facts) = planner.own.facts() {
@@ -186,14 +203,21 @@ impl Planner {
 
     fn wanted(&self, touched: &Touched) -> Wanted {
         let mut wanted = Wanted::default();
-        let known = Known { settings: &self.settings, own: self.own.facts(), claims: &self.claims };
+        let known = Known {
+            settings: &self.settings,
+            own: self.own.facts(),
+            claims: &self.claims,
+        };
         if touched.own {
             own::want(&known, &mut wanted);
         }
         let mut peer = |node| peers::want(&known, node, &mut wanted);
         match &touched.peers {
             Names::All => self.nodes.values().for_each(&mut peer),
-            Names::These(names) => names.iter().filter_map(|name| self.nodes.get(name)).for_each(&mut peer),
+            Names::These(names) => names
+                .iter()
+                .filter_map(|name| self.nodes.get(name))
+                .for_each(&mut peer),
         }
         let mut pod = |pod| self.pods.want(&known, pod, &mut wanted);
         match &touched.pods {

@@ -50,7 +50,11 @@ impl Eq for ByYouth {}
 
 /// The addresses that the pod claims: none for one without a network of its own.
 fn claimed(pod: &Pod) -> &[IpAddr] {
-    if pod.host_network || pod.terminal { &[] } else { &pod.addresses }
+    if pod.host_network || pod.terminal {
+        &[]
+    } else {
+        &pod.addresses
+    }
 }
 
 /// The pods that were told, and who claims which address.
@@ -63,7 +67,11 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn new() -> Self {
-        Self { by_id: HashMap::default(), addresses: Contest::new(), networked: 0 }
+        Self {
+            by_id: HashMap::default(),
+            addresses: Contest::new(),
+            networked: 0,
+        }
     }
 
     /// How many claim an address.
@@ -114,7 +122,7 @@ impl Pods {
         }
         for bad in &pod.unreadable {
             let message = format!(
-                "{} of pod {} is {:?}: {}; the rest of the Pod is used",
+                "{} of pod {} is {:?}, not {}; the rest of the Pod is used",
                 bad.field, pod.id, bad.value, bad.wanted
             );
             wanted.refuse(pod.as_ref(), Reason::UnreadableValue, message);
@@ -163,7 +171,11 @@ impl Pods {
             );
             return Verdict::Refused(Reason::UnusableAddress, message);
         }
-        if let Some(node) = known.claims.subnet_holder(host_prefix(address)).filter(|_| !inside) {
+        if let Some(node) = known
+            .claims
+            .subnet_holder(host_prefix(address))
+            .filter(|_| !inside)
+        {
             let message = format!(
                 "pod {id} has the address {address}, which is a pod subnet of node {}: it gets no route; make \
                  the pod anew",
@@ -194,14 +206,22 @@ enum Verdict {
 }
 
 fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {
-    let link =
-        Link { kind: LinkKind::Veth, mac: Some(HOST_VETH_MAC), mtu: None, up: true, index: 0 };
+    let link = Link {
+        kind: LinkKind::Veth,
+        mac: Some(HOST_VETH_MAC),
+        mtu: None,
+        up: true,
+        index: 0,
+    };
     wanted.object(Key::Link(veth), Object::Link(Box::new(link)));
     for address in addresses {
         for (name, value) in sysctls(Family::of(*address)) {
             wanted.object(Key::Sysctl(Sysctl::link(*name, veth)), Object::Sysctl(*value));
         }
-        wanted.object(Key::route(host_prefix(*address)), Object::Route(RouteTarget::Link(veth)));
+        wanted.object(
+            Key::route(host_prefix(*address)),
+            Object::Route(RouteTarget::Link(veth)),
+        );
     }
 }
 
@@ -215,8 +235,10 @@ fn sysctls(family: Family) -> &'static [(SysctlName, u32)] {
             (SysctlName::Ipv4RpFilter, 1),
             (SysctlName::Ipv4ProxyDelay, 0),
         ],
-        Family::V6 => {
-            &[(SysctlName::Ipv6Forwarding, 1), (SysctlName::Ipv6ProxyNdp, 1), (SysctlName::Ipv6AcceptRa, 0)]
-        }
+        Family::V6 => &[
+            (SysctlName::Ipv6Forwarding, 1),
+            (SysctlName::Ipv6ProxyNdp, 1),
+            (SysctlName::Ipv6AcceptRa, 0),
+        ],
     }
 }

@@ -36,13 +36,19 @@ pub enum Subject {
 
 impl From<&Node> for Subject {
     fn from(node: &Node) -> Self {
-        Self::Node { name: node.name.clone(), uid: node.uid.clone() }
+        Self::Node {
+            name: node.name.clone(),
+            uid: node.uid.clone(),
+        }
     }
 }
 
 impl From<&Pod> for Subject {
     fn from(pod: &Pod) -> Self {
-        Self::Pod { id: pod.id.clone(), uid: pod.uid.clone() }
+        Self::Pod {
+            id: pod.id.clone(),
+            uid: pod.uid.clone(),
+        }
     }
 }
 

@@ -15,12 +15,18 @@ use crate::Reason;
 use crate::wanted::Wanted;
 
 /// Calico's annotations, as they are named to an operator.
-const UNDERLAY: PerFamily<&str> =
-    PerFamily { v4: "metadata.annotations[projectcalico.org/IPv4Address]", v6: "metadata.annotations[projectcalico.org/IPv6Address]" };
-const TUNNEL_ADDRESS: PerFamily<&str> =
-    PerFamily { v4: "metadata.annotations[projectcalico.org/IPv4VXLANTunnelAddr]", v6: "metadata.annotations[projectcalico.org/IPv6VXLANTunnelAddr]" };
-const VTEP_MAC: PerFamily<&str> =
-    PerFamily { v4: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddr]", v6: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]" };
+const UNDERLAY: PerFamily<&str> = PerFamily {
+    v4: "metadata.annotations[projectcalico.org/IPv4Address]",
+    v6: "metadata.annotations[projectcalico.org/IPv6Address]",
+};
+const TUNNEL_ADDRESS: PerFamily<&str> = PerFamily {
+    v4: "metadata.annotations[projectcalico.org/IPv4VXLANTunnelAddr]",
+    v6: "metadata.annotations[projectcalico.org/IPv6VXLANTunnelAddr]",
+};
+const VTEP_MAC: PerFamily<&str> = PerFamily {
+    v4: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddr]",
+    v6: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]",
+};
 
 /// The Node without values that can be read but cannot be right: they join the unreadable ones.
 pub(crate) fn without_unusable(mut node: Node) -> Node {
@@ -29,21 +35,24 @@ pub(crate) fn without_unusable(mut node: Node) -> Node {
     node.pod_subnets.retain(|subnet| {
         let usable = is_routable(subnet.addr());
         if !usable {
-            take("spec.podCIDRs", subnet.to_string(), "a unicast network is wanted");
+            take("spec.podCIDRs", subnet.to_string(), "a unicast network");
         }
         usable
     });
-    let address_wanted = "a unicast address of the family is wanted";
+    let address_wanted = "a unicast address of the family";
     for family in Family::ALL {
         let overrides = node.overrides.get_mut(family);
         if let Some(net) = overrides.underlay.take_if(|net| !fits(net.addr(), family)) {
             take(UNDERLAY.get(family), net.to_string(), address_wanted);
         }
-        if let Some(address) = overrides.tunnel_address.take_if(|address| !fits(*address, family)) {
+        if let Some(address) = overrides
+            .tunnel_address
+            .take_if(|address| !fits(*address, family))
+        {
             take(TUNNEL_ADDRESS.get(family), address.to_string(), address_wanted);
         }
         if let Some(mac) = overrides.vtep_mac.take_if(|mac| !is_unicast_mac(*mac)) {
-            take(VTEP_MAC.get(family), mac.to_string(), "a unicast MAC address is wanted");
+            take(VTEP_MAC.get(family), mac.to_string(), "a unicast MAC address");
         }
     }
     node.unreadable.append(&mut bad);
@@ -54,7 +63,7 @@ pub(crate) fn without_unusable(mut node: Node) -> Node {
 pub(crate) fn refuse_unreadable(node: &Node, wanted: &mut Wanted) {
     for bad in &node.unreadable {
         let message = format!(
-            "{} of node {} is {:?}: {}; the rest of the Node is used",
+            "{} of node {} is {:?}, not {}; the rest of the Node is used",
             bad.field, node.name, bad.value, bad.wanted
         );
         wanted.refuse(node, Reason::UnreadableValue, message);
@@ -63,18 +72,29 @@ pub(crate) fn refuse_unreadable(node: &Node, wanted: &mut Wanted) {
 
 /// The Node's pod subnets of one family, in the API's order.
 pub(crate) fn pod_subnets(node: &Node, family: Family) -> impl Iterator<Item = IpNet> {
-    node.pod_subnets.iter().copied().filter(move |subnet| Family::of_net(*subnet) == family)
+    node.pod_subnets
+        .iter()
+        .copied()
+        .filter(move |subnet| Family::of_net(*subnet) == family)
 }
 
 /// The Node's tunnel address; `None` where it has no pod subnet of the family.
 pub(crate) fn tunnel_address_of(node: &Node, family: Family) -> Option<IpAddr> {
     let first = pod_subnets(node, family).next()?;
-    Some(node.overrides.get(family).tunnel_address.unwrap_or_else(|| tunnel_address(first)))
+    Some(
+        node.overrides
+            .get(family)
+            .tunnel_address
+            .unwrap_or_else(|| tunnel_address(first)),
+    )
 }
 
 /// The MAC address of the Node's VXLAN device for one family.
 pub(crate) fn vtep_mac_of(node: &Node, family: Family) -> MacAddr {
-    node.overrides.get(family).vtep_mac.unwrap_or_else(|| vtep_mac(&node.name, family))
+    node.overrides
+        .get(family)
+        .vtep_mac
+        .unwrap_or_else(|| vtep_mac(&node.name, family))
 }
 
 /// The Node's underlay address of one family: the annotation's, else the first InternalIP, else the first
@@ -82,7 +102,9 @@ pub(crate) fn vtep_mac_of(node: &Node, family: Family) -> MacAddr {
 pub(crate) fn underlay_address_of(node: &Node, family: Family) -> Option<IpAddr> {
     let first_of = |kind| {
         let mut addresses = node.addresses.iter().filter(move |entry| entry.kind == kind);
-        addresses.find(|entry| fits(entry.address, family)).map(|entry| entry.address)
+        addresses
+            .find(|entry| fits(entry.address, family))
+            .map(|entry| entry.address)
     };
     let chosen = node.overrides.get(family).underlay.map(|net| net.addr());
     chosen

@@ -27,7 +27,11 @@ impl Wanted {
     }
 
     pub(crate) fn refuse(&mut self, subject: impl Into<Subject>, reason: Reason, message: String) {
-        self.refusals.push(Refusal { subject: subject.into(), reason, message });
+        self.refusals.push(Refusal {
+            subject: subject.into(),
+            reason,
+            message,
+        });
     }
 
     fn sort(&mut self) {
@@ -43,8 +47,10 @@ impl Wanted {
         self.sort();
         after.sort();
         let (gone, set) = difference(self.objects, after.objects, |(key, _)| *key);
-        plan.changes.extend(gone.into_iter().rev().map(|(key, _)| (key, None)));
-        plan.changes.extend(set.into_iter().map(|(key, object)| (key, Some(object))));
+        plan.changes
+            .extend(gone.into_iter().rev().map(|(key, _)| (key, None)));
+        plan.changes
+            .extend(set.into_iter().map(|(key, object)| (key, Some(object))));
         let (resolved, refused) = difference(self.refusals, after.refusals, Refusal::clone);
         plan.notices.extend(resolved.into_iter().map(Notice::Resolved));
         plan.notices.extend(refused.into_iter().map(Notice::Refused));

@@ -1,0 +1,295 @@
+//! This node: its device, and facts that come, change and vanish.
+
+use std::net::IpAddr;
+
+use routelet_model::{
+    ClusterEvent, Family, Key, LinkKind, MacAddr, NodeAddressKind, Object, Resource, RouteTarget, Unreadable,
+};
+use routelet_planner::{Missing, Notice, Reason};
+
+use crate::support::*;
+
+fn device(world: &World, name: &str) -> (IpAddr, String, u32) {
+    match world.wanted.get(&Key::Link(ifname(name))) {
+        Some(Object::Link(link)) => match &link.kind {
+            LinkKind::Vxlan(vxlan) => (vxlan.local, vxlan.parent.unwrap().to_string(), link.mtu.unwrap()),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn own_objects() {
+    let world = World::ready();
+    assert_eq!(
+        world.lines_beyond(&World::empty(mk_settings())),
+        [
+            "link vxlan-v6.calico vxlan id 4096 dstport 4789 local fd00::1 dev eth0 nolearning address \
+             66:d4:d5:51:3d:42 mtu 1430 up",
+            "link vxlan.calico vxlan id 4096 dstport 4789 local 192.168.0.1 dev eth0 nolearning address \
+             66:07:02:c1:cc:60 mtu 1450 up",
+            "sysctl net/ipv4/ip_forward 1",
+            "sysctl net/ipv6/conf/all/forwarding 1",
+            "address fd10:1::/128 dev vxlan-v6.calico present",
+            "address 10.1.0.0/32 dev vxlan.calico present",
+            "route 10.1.0.0/24 blackhole",
+            "route fd10:1::/64 blackhole",
+        ]
+    );
+}
+
+#[test]
+fn a_host_prefix_gets_no_blackhole() {
+    let mut world = World::ready();
+    world.node(mk_node(
+        OWN,
+        100,
+        &["192.168.0.1"],
+        &["10.1.0.0/24", "10.9.0.7/32"],
+    ));
+    assert_eq!(world.route("10.9.0.7/32"), None);
+    assert_eq!(world.route("10.1.0.0/24"), Some(RouteTarget::Blackhole));
+}
+
+#[test]
+fn mtu_follows_the_parent_unless_set() {
+    let mut world = World::ready();
+    let plan = world.host(&mk_host(&[("eth0", 9000, &["192.168.0.1/24", "fd00::1/64"])]));
+    assert_eq!(device(&world, "vxlan.calico").2, 8950);
+    assert_eq!(device(&world, "vxlan-v6.calico").2, 8930);
+    assert_eq!(plan.changes.len(), 2, "the devices and nothing else");
+
+    let settings = routelet_planner::Settings {
+        mtu: Some(1400),
+        ..mk_settings()
+    };
+    assert_eq!(device(&World::ready_with(settings), "vxlan-v6.calico").2, 1400);
+}
+
+#[test]
+fn underlay_address_is_internal_before_external_and_annotation_before_both() {
+    let host = mk_host(&[
+        ("eth0", 1500, &["192.168.0.1/24"]),
+        ("eth1", 1500, &["203.0.113.1/24"]),
+        ("eth2", 1500, &["172.16.0.1/24"]),
+    ]);
+    let mut world = World::empty(mk_settings());
+    world.host(&host);
+    let mut node = mk_node(OWN, 100, &[], &["10.1.0.0/24"]);
+    node.addresses = vec![mk_address(NodeAddressKind::External, "203.0.113.1")];
+    world.node(node.clone());
+    assert_eq!(
+        device(&world, "vxlan.calico"),
+        (ip("203.0.113.1"), "eth1".to_owned(), 1450)
+    );
+    node.addresses
+        .push(mk_address(NodeAddressKind::Internal, "192.168.0.1"));
+    let plan = world.node(node.clone());
+    assert_eq!(device(&world, "vxlan.calico").1, "eth0");
+    assert!(
+        matches!(plan.notices.as_slice(), [Notice::Underlay { mtu: 1450, .. }]),
+        "{:?}",
+        plan.notices
+    );
+    node.overrides.v4.underlay = Some("172.16.0.1/24".parse().unwrap());
+    world.node(node);
+    assert_eq!(device(&world, "vxlan.calico").1, "eth2");
+}
+
+#[test]
+fn a_family_without_an_address_uses_the_other_familys() {
+    let mut world = World::empty(mk_settings());
+    world.host(&own_host());
+    world.node(mk_node(
+        OWN,
+        100,
+        &["192.168.0.1"],
+        &["10.1.0.0/24", "fd10:1::/64"],
+    ));
+    assert_eq!(
+        device(&world, "vxlan-v6.calico"),
+        (ip("192.168.0.1"), "eth0".to_owned(), 1450)
+    );
+    world.node(mk_node("node-b", 100, &["192.168.0.2"], &["fd10:2::/64"]));
+    let fdb = world
+        .wanted
+        .iter()
+        .find(|(key, _)| matches!(key, Key::Fdb { .. }));
+    assert_eq!(fdb.unwrap().1, &Object::Fdb(ip("192.168.0.2")));
+}
+
+#[test]
+fn missing_says_what_is_awaited() {
+    let mut world = World::empty(mk_settings());
+    let own_node_unknown = Missing::OwnNodeUnknown(OWN.to_owned());
+    assert_eq!(
+        world.planner.missing(),
+        [
+            Missing::PodsNotSynced,
+            Missing::NodesNotSynced,
+            own_node_unknown.clone()
+        ]
+    );
+    world.cluster(ClusterEvent::Synced(Resource::Pods));
+    world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    assert_eq!(world.planner.missing(), [own_node_unknown]);
+    world.node(mk_node(OWN, 100, &[], &[]));
+    assert_eq!(
+        world.planner.missing(),
+        [Missing::OwnNodeHasNoPodSubnet(OWN.to_owned())]
+    );
+    world.node(mk_node(OWN, 100, &[], &["10.1.0.0/24"]));
+    assert_eq!(
+        world.planner.missing(),
+        [Missing::UnderlayAddressUnknown(Family::V4)]
+    );
+    world.node(mk_node(OWN, 100, &["192.168.0.1"], &["10.1.0.0/24"]));
+    assert_eq!(
+        world.planner.missing(),
+        [Missing::UnderlayAddressNotOnHost(ip("192.168.0.1"))]
+    );
+    assert!(!world.wanted.keys().any(|key| matches!(key, Key::Link(_))));
+    world.host(&own_host());
+    assert_eq!(world.planner.missing(), []);
+}
+
+#[test]
+fn a_missing_family_does_not_hold_up_the_other() {
+    let mut world = World::empty(mk_settings());
+    world.host(&mk_host(&[("eth0", 1500, &["192.168.0.1/24"])]));
+    world.node(own_node());
+    assert_eq!(device(&world, "vxlan.calico").1, "eth0");
+    assert!(!world.wanted.contains_key(&Key::Link(ifname("vxlan-v6.calico"))));
+    assert!(
+        world
+            .planner
+            .missing()
+            .contains(&Missing::UnderlayAddressNotOnHost(ip("fd00::1")))
+    );
+}
+
+#[test]
+fn what_vanishes_stays_in_force_and_is_told_once() {
+    let mut world = World::ready();
+    world.pod(mk_pod("web", 1, &["10.1.0.7", "fd10:1::7"]));
+    world.node(mk_node(
+        "node-b",
+        100,
+        &["192.168.0.2", "fd00::2"],
+        &["10.2.0.0/24"],
+    ));
+    let before = world.wanted.clone();
+    let own_gone = Missing::OwnNodeUnknown(OWN.to_owned());
+    let no_subnet = Missing::OwnNodeHasNoPodSubnet(OWN.to_owned());
+
+    let plan = world.node_gone(OWN);
+    assert_eq!(plan.notices, [Notice::Vanished(own_gone.clone())]);
+    assert_eq!(world.node_gone(OWN).notices, []);
+    let plan = world.node(mk_node(OWN, 100, &[], &[]));
+    let no_address = Family::ALL
+        .map(Missing::UnderlayAddressUnknown)
+        .map(Notice::Vanished);
+    let mut told = vec![Notice::Back(own_gone), Notice::Vanished(no_subnet.clone())];
+    told.extend(no_address);
+    assert_eq!(plan.notices, told);
+    let plan = world.node(own_node());
+    assert!(plan.notices.contains(&Notice::Back(no_subnet)));
+
+    let plan = world.host(&mk_host(&[]));
+    assert_eq!(plan.notices.len(), 2);
+    assert_eq!(world.planner.missing(), [], "what was known once is not missing");
+    assert_eq!(world.host(&own_host()).notices.len(), 2);
+    assert_eq!(world.wanted, before);
+}
+
+#[test]
+fn the_subnets_of_one_family_vanish_alone() {
+    let mut world = World::ready();
+    let before = world.wanted.clone();
+    let plan = world.node(mk_node(OWN, 100, &["192.168.0.1", "fd00::1"], &["10.1.0.0/24"]));
+    assert_eq!(
+        plan.notices,
+        [Notice::Vanished(Missing::OwnNodeHasNoPodSubnet(OWN.to_owned()))]
+    );
+    assert_eq!(world.wanted, before);
+}
+
+#[test]
+fn a_changed_fact_is_followed_at_once() {
+    let mut world = World::ready();
+    let host = mk_host(&[
+        ("eth0", 1500, &[]),
+        ("bond0", 1400, &["192.168.0.9/24", "fd00::1/64"]),
+    ]);
+    world.host(&host);
+    assert_eq!(
+        device(&world, "vxlan.calico").1,
+        "eth0",
+        "192.168.0.1 is gone: the last known holds"
+    );
+    assert_eq!(device(&world, "vxlan-v6.calico").1, "bond0");
+    world.node(mk_node(
+        OWN,
+        500,
+        &["192.168.0.9", "fd00::1"],
+        &["10.7.0.0/24", "fd10:1::/64"],
+    ));
+    assert_eq!(
+        device(&world, "vxlan.calico"),
+        (ip("192.168.0.9"), "bond0".to_owned(), 1350)
+    );
+    assert_eq!(world.route("10.1.0.0/24"), None);
+    assert_eq!(world.route("10.7.0.0/24"), Some(RouteTarget::Blackhole));
+}
+
+#[test]
+fn an_unusable_annotation_is_refused_and_the_derived_value_counts() {
+    let mut world = World::ready();
+    let before = world.wanted.clone();
+    let mut node = own_node();
+    node.overrides.v4.tunnel_address = Some(ip("224.0.0.1"));
+    node.overrides.v4.underlay = Some("fd00::1/64".parse().unwrap());
+    node.overrides.v6.vtep_mac = Some(MacAddr([0xff; 6]));
+    node.unreadable = vec![Unreadable {
+        field: "spec.podCIDRs",
+        value: "10.0.0/8".to_owned(),
+        wanted: "a subnet",
+    }];
+    world.node(node);
+    assert_eq!(world.wanted, before);
+    assert_eq!(
+        world.refusals(),
+        vec![refused("node node-a", Reason::UnreadableValue); 4]
+    );
+    let messages: Vec<_> = world
+        .planner
+        .refusals()
+        .map(|refusal| refusal.message.as_str())
+        .collect();
+    assert!(messages.contains(
+        &"spec.podCIDRs of node node-a is \"10.0.0/8\", not a subnet; the rest of the Node is used"
+    ));
+    world.node(own_node());
+    assert_eq!(world.refusals(), []);
+}
+
+#[test]
+fn no_blackhole_around_the_own_address() {
+    let mut world = World::ready();
+    world.node(mk_node(
+        OWN,
+        100,
+        &["192.168.0.1", "fd00::1"],
+        &["192.168.0.0/24", "fd10:1::/64"],
+    ));
+    assert_eq!(world.route("192.168.0.0/24"), None);
+    assert_eq!(
+        world.refusals(),
+        [refused("node node-a", Reason::SubnetHoldsUnderlay)]
+    );
+}
