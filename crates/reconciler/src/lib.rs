@@ -1,1 +1,25 @@
-//! Wanted against actual: brings the kernel to the wanted objects and keeps it there.
+//! Wanted against actual: brings the kernel to what the planner wants and keeps it there.
+//!
+//! The planner's changes arrive by [`Reconciler::want`], the kernel's own by notification; both only mark
+//! keys in one table, and [`Reconciler::step`] compares the marked keys and emits operations. A
+//! notification is a hint, a dump is the truth.
+//!
+//! Nothing here reads a clock, waits, logs or knows Kubernetes: the caller gives the time and takes the
+//! report.
+
+mod act;
+mod backoff;
+mod hint;
+mod kernel;
+mod ownership;
+mod reconciler;
+mod report;
+mod resync;
+mod table;
+
+pub use backoff::Trouble;
+pub use kernel::Kernel;
+pub use ownership::Ownership;
+pub use reconciler::{Progress, Reconciler};
+pub use report::{OperationCounts, Repaired, Report};
+pub use table::{Cause, Count};

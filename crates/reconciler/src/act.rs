@@ -1,0 +1,290 @@
+//! From marked keys to operations, and from the kernel's answers back into the table.
+
+use std::time::Instant;
+
+use routelet_model::{IfName, Key, Kind, LinkKind, Object, RouteTarget};
+use routelet_netlink::{Error, Operation, Verb};
+
+use crate::backoff::Repair;
+use crate::ownership::pod_route_link;
+use crate::report::Repaired;
+use crate::table::{Cause, Slot};
+use crate::{Kernel, Reconciler};
+
+/// Operations in one batch: enough that the cost of a batch doesn't count, few enough that an event which
+/// comes in between waits for a millisecond or two only.
+const BATCH: usize = 1024;
+
+/// What is to be done about a key.
+enum Plan {
+    /// Nothing.
+    Nothing,
+    /// Write it.
+    Write(Verb),
+    /// It can only be made once another object is there.
+    WaitFor(Key),
+    /// Take it away, once nothing is left to make.
+    Remove,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// Makes and changes links, and reads back what became of them. True where it wrote.
+    pub(crate) fn write_links(&mut self, now: Instant) -> bool {
+        while let Some(key) = self.table.pop(Kind::Link) {
+            self.plan_key(key, now);
+        }
+        if self.operations.is_empty() {
+            return false;
+        }
+        for operation in &self.operations {
+            // A device that is made, or made anew, carries nothing.
+            if operation.verb == Verb::Create {
+                self.gone.insert(operation.key);
+            }
+        }
+        self.apply(now);
+        if let Err(error) = self.read_links(now) {
+            self.report.failed_reads.push((Kind::Link, error.to_string()));
+            self.resync_at = Some(now);
+        }
+        true
+    }
+
+    /// Writes one batch: first what is to be made, in the order of the kinds; and only when nothing of that
+    /// is left, what is to be taken away, in the reverse order.
+    pub(crate) fn write_batch(&mut self, now: Instant) {
+        for kind in Kind::ALL {
+            while self.operations.len() < BATCH {
+                let Some(key) = self.table.pop(kind) else { break };
+                self.plan_key(key, now);
+            }
+        }
+        if self.operations.is_empty() {
+            while self.operations.len() < BATCH {
+                let Some(key) = self.table.pop_removal() else { break };
+                self.plan_removal(key, now);
+            }
+        }
+        self.apply(now);
+    }
+
+    /// Decides what to do about a key, and does all of it but the writing.
+    fn plan_key(&mut self, key: Key, now: Instant) {
+        let Some(mut slot) = self.table.get(&key) else { return };
+        if matches!(key, Key::Sysctl(_)) && slot.wanted.is_some() && slot.actual.is_none() {
+            // Read first, write only what differs.
+            let actual = self.sysctl(key);
+            self.table.settle(&key, |slot| slot.actual = actual);
+            let Some(read) = self.table.get(&key) else { return };
+            slot = read;
+        }
+        match self.plan(&key, slot) {
+            Plan::Nothing => {
+                self.recover(&key);
+            }
+            Plan::WaitFor(awaited) => {
+                self.waiting.entry(awaited).or_default().insert(key);
+            }
+            Plan::Remove => self.table.set_aside(key),
+            Plan::Write(verb) => {
+                let Some(wanted) = slot.wanted.clone() else { return };
+                if !self.repair_is_due(key, now) {
+                    return;
+                }
+                if verb == Verb::Create
+                    && let Some(Object::Link(old)) = self.table.actual(&key)
+                    && matches!(old.kind, LinkKind::Vxlan(_))
+                {
+                    let old = Object::Link(old.clone());
+                    self.emit(Verb::Delete, key, old);
+                }
+                self.emit(verb, key, wanted);
+            }
+        }
+    }
+
+    fn plan(&self, key: &Key, slot: &Slot) -> Plan {
+        let (wanted, actual) = match (&slot.wanted, &slot.actual) {
+            (None, None) => return Plan::Nothing,
+            (None, Some(_)) => return if self.may_take_away(key, slot) { Plan::Remove } else { Plan::Nothing },
+            (Some(wanted), Some(actual)) if wanted.satisfied_by(actual) => return Plan::Nothing,
+            (Some(wanted), actual) => (wanted, actual),
+        };
+        if let Some(awaited) = self.awaited(key, wanted) {
+            return Plan::WaitFor(awaited);
+        }
+        match (wanted, actual) {
+            (Object::Link(wanted), None) if wanted.kind == LinkKind::Veth => Plan::WaitFor(*key),
+            (Object::Link(wanted), Some(Object::Link(actual))) if wanted.kind != actual.kind => {
+                match wanted.kind {
+                    // What differs cannot be changed while it lives. A device of another kind under its name
+                    // is not ours to delete: making ours fails, and that is told.
+                    LinkKind::Vxlan(_) => Plan::Write(Verb::Create),
+                    LinkKind::Veth | LinkKind::Other => Plan::WaitFor(*key),
+                }
+            }
+            (_, None) => Plan::Write(Verb::Create),
+            (_, Some(_)) => Plan::Write(Verb::Replace),
+        }
+    }
+
+    /// The object that is missing for `wanted` to be made, if any.
+    fn awaited(&self, key: &Key, wanted: &Object) -> Option<Key> {
+        let target = match wanted {
+            Object::Route(target) => Some(target),
+            _ => None,
+        };
+        let link = key.link().or_else(|| target.and_then(RouteTarget::link))?;
+        if self.ownership.follows(link) {
+            let must_be_up = !matches!(key, Key::Sysctl(_) | Key::Address { .. });
+            if !self.link_is_there(link, must_be_up) {
+                return Some(Key::Link(link));
+            }
+        }
+        match target {
+            Some(RouteTarget::Nexthop { link, gateway }) => {
+                let nexthop = Key::Nexthop { link: *link, gateway: *gateway };
+                self.table.actual(&nexthop).is_none().then_some(nexthop)
+            }
+            _ => None,
+        }
+    }
+
+    fn link_is_there(&self, link: IfName, must_be_up: bool) -> bool {
+        match self.table.actual(&Key::Link(link)) {
+            Some(Object::Link(state)) => state.up || !must_be_up,
+            _ => false,
+        }
+    }
+
+    /// Whether an object that is not wanted may be taken away.
+    fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
+        let Some(actual) = &slot.actual else { return false };
+        if !self.may_remove || !self.ownership.owns(key, actual) {
+            return false;
+        }
+        // A pod's route that was never wanted: the API may merely not have told us of the pod yet. It stays
+        // as long as its veth lives and no pod that we know of owns the veth.
+        match pod_route_link(key, actual) {
+            Some(link) if !slot.withdrawn && self.ownership.is_host_veth(link) => {
+                let veth = self.table.get(&Key::Link(link));
+                veth.is_none_or(|veth| veth.actual.is_none() || veth.wanted.is_some())
+            }
+            _ => true,
+        }
+    }
+
+    fn plan_removal(&mut self, key: Key, now: Instant) {
+        let Some(slot) = self.table.get(&key) else { return };
+        let (None, Some(actual)) = (&slot.wanted, &slot.actual) else { return };
+        if self.may_take_away(&key, slot) {
+            let actual = actual.clone();
+            if self.repair_is_due(key, now) {
+                self.emit(Verb::Delete, key, actual);
+            }
+        }
+    }
+
+    /// Notes a repair where the key was in sync until someone else touched it. False where the repair has to
+    /// wait, as someone touches it again and again.
+    fn repair_is_due(&mut self, key: Key, now: Instant) -> bool {
+        let Some(slot) = self.table.get(&key) else { return false };
+        let Some(cause) = slot.drift else { return true };
+        let found = slot.actual.clone().filter(|_| cause != Cause::Deleted);
+        match self.backoff.repair(key, now) {
+            Repair::Now => {
+                self.table.settle(&key, |slot| slot.drift = None);
+                self.report.repairs.push(Repaired { key, cause, found });
+                true
+            }
+            Repair::Later { first } => {
+                if first {
+                    self.report.fights.push(key);
+                }
+                false
+            }
+        }
+    }
+
+    /// Puts an operation into the batch. The table has it as done from here on, so that what depends on it
+    /// can go into the same batch; a failure takes that back.
+    fn emit(&mut self, verb: Verb, key: Key, object: Object) {
+        let mut actual = (verb != Verb::Delete).then(|| object.clone());
+        let mut previous = None;
+        self.table.settle(&key, |slot| {
+            if let (Some(Object::Link(new)), Some(Object::Link(old))) = (&mut actual, &slot.actual) {
+                new.index = old.index;
+            }
+            previous = std::mem::replace(&mut slot.actual, actual);
+        });
+        self.operations.push(Operation { verb, key, object });
+        self.previous.push(previous);
+    }
+
+    /// Sends the batch and takes the answers in.
+    fn apply(&mut self, now: Instant) {
+        if self.operations.is_empty() {
+            return;
+        }
+        let operations = std::mem::take(&mut self.operations);
+        let mut previous = std::mem::take(&mut self.previous);
+        let mut failures = std::mem::take(&mut self.failures);
+        self.report.batches.push(operations.len());
+        for operation in &operations {
+            self.report.operations.add(operation.key.kind(), operation.verb);
+        }
+        self.kernel.apply(&operations, &mut failures);
+        for failure in failures.drain(..) {
+            let operation = &operations[failure.index];
+            self.report.operations.take_back(operation.key.kind(), operation.verb);
+            self.report.errors.push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
+            self.take_back(operation, previous[failure.index].take(), &failure.error, now);
+        }
+        for operation in &operations {
+            if operation.verb == Verb::Delete {
+                self.table.drop_empty(&operation.key);
+            } else {
+                self.wake(&operation.key);
+            }
+        }
+        if self.backoff.in_trouble() {
+            for operation in &operations {
+                if self.table.get(&operation.key).is_none_or(Slot::in_sync) {
+                    self.recover(&operation.key);
+                }
+            }
+        }
+        self.operations = operations;
+        self.operations.clear();
+        self.previous = previous;
+        self.previous.clear();
+        self.failures = failures;
+    }
+
+    /// Undoes in the table what the kernel has refused, and plans what comes next.
+    fn take_back(&mut self, operation: &Operation, previous: Option<Object>, error: &Error, now: Instant) {
+        let key = operation.key;
+        self.table.settle(&key, |slot| slot.actual = previous);
+        if error.is_already_exists() && operation.verb == Verb::Create && key.kind() == Kind::Route {
+            // Something that is not ours stands where our route belongs: replace it, and say so.
+            let found = Object::Foreign { protocol: 0 };
+            self.report.replaced.push((key, found.clone()));
+            self.table.edit(key, |slot| slot.actual = Some(found));
+            return;
+        }
+        if error.is_missing_link() || matches!(error, Error::OutcomeUnknown { .. }) {
+            // What we believe of the kernel is wrong.
+            self.resync_at = Some(now);
+        }
+        if let Some(trouble) = self.backoff.failed(key, error.to_string(), now) {
+            self.report.refused.push((key, trouble.clone()));
+        }
+    }
+
+    /// Notes that a key which was in trouble is so no more.
+    fn recover(&mut self, key: &Key) {
+        if let Some(trouble) = self.backoff.clear(key) {
+            self.report.recovered.push((*key, trouble));
+        }
+    }
+}

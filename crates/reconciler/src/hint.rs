@@ -1,0 +1,126 @@
+//! What a notification of the kernel's does to the table.
+
+use std::time::Instant;
+
+use routelet_model::{IfName, Key, Object, RouteTarget};
+use routelet_netlink::Hint;
+
+use crate::resync::note_slot;
+use crate::table::Cause;
+use crate::{Kernel, Reconciler};
+
+impl<K: Kernel> Reconciler<K> {
+    /// Takes in all notifications that are queued.
+    pub(crate) fn take_hints(&mut self, now: Instant) {
+        let mut hints = std::mem::take(&mut self.hints);
+        self.kernel.drain(&mut hints);
+        for hint in hints.drain(..) {
+            match hint {
+                Hint::Seen(key, object) => {
+                    // What is seen after a link went may be the next one's already.
+                    self.forget_with_gone(Some(Cause::Deleted));
+                    match key {
+                        Key::Link(link) => self.see_link(link, object, now),
+                        _ => self.see(key, object),
+                    }
+                }
+                Hint::Gone(key) => {
+                    if matches!(key, Key::Nexthop { .. }) {
+                        // The kernel takes the routes through it away and does not tell of them.
+                        self.gone.insert(key);
+                    }
+                    self.lose(key);
+                }
+                Hint::LinkGone(link) => self.lose_link(link),
+                Hint::HostChanged => self.host_changed = true,
+                Hint::Lost => {
+                    self.report.lost += 1;
+                    self.resync_at = Some(now);
+                    self.host_changed = true;
+                }
+            }
+        }
+        self.hints = hints;
+    }
+
+    /// The kernel says that an object other than a link is now so.
+    fn see(&mut self, key: Key, object: Object) {
+        if self.table.get(&key).is_none() && !self.ownership.owns(&key, &object) {
+            return;
+        }
+        note_slot(&mut self.table, key, Some(object));
+        self.wake(&key);
+    }
+
+    /// The kernel says that an object is gone.
+    fn lose(&mut self, key: Key) {
+        if self.table.actual(&key).is_none() {
+            return;
+        }
+        note_slot(&mut self.table, key, None);
+        self.table.drop_empty(&key);
+    }
+
+    /// The kernel says that a link which we follow is now so.
+    pub(crate) fn see_link(&mut self, link: IfName, object: Object, now: Instant) {
+        let Object::Link(state) = &object else { return };
+        let (up, index) = (state.up, state.index);
+        let before = match self.table.actual(&Key::Link(link)) {
+            Some(Object::Link(before)) => Some((before.up, before.index)),
+            _ => None,
+        };
+        if before.is_some_and(|(_, before)| before != index) {
+            // Another device of the same name: nothing of the old one's is left.
+            self.gone.insert(Key::Link(link));
+        } else if before.is_some_and(|(was_up, _)| was_up != up) {
+            self.suspects.insert(link);
+            self.look_again(link, now);
+        }
+        // Every host veth has a slot, wanted or not: a route of a pod that the API has not told us of is
+        // safe as long as its veth lives.
+        note_slot(&mut self.table, Key::Link(link), Some(object));
+        self.wake(&Key::Link(link));
+    }
+
+    /// The kernel says that a link is gone.
+    pub(crate) fn lose_link(&mut self, link: IfName) {
+        self.lose(Key::Link(link));
+        self.gone.insert(Key::Link(link));
+        self.suspects.remove(&link);
+    }
+
+    /// Queues the keys that wait for an object.
+    pub(crate) fn wake(&mut self, awaited: &Key) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for key in self.waiting.remove(awaited).unwrap_or_default() {
+            self.table.queue(key);
+        }
+    }
+
+    /// Forgets what the kernel took away together with a link or a nexthop; `cause` says whether that was
+    /// someone else's doing.
+    pub(crate) fn forget_with_gone(&mut self, cause: Option<Cause>) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        self.table.forget_actual(cause, |key, _, actual| {
+            if key.link().is_some_and(|link| gone.contains(&Key::Link(link))) {
+                return true;
+            }
+            match actual {
+                Object::Route(RouteTarget::Nexthop { link, gateway }) => {
+                    gone.contains(&Key::Link(*link))
+                        || gone.contains(&Key::Nexthop { link: *link, gateway: *gateway })
+                }
+                Object::Route(target) => target.link().is_some_and(|link| gone.contains(&Key::Link(link))),
+                _ => false,
+            }
+        });
+        for key in gone {
+            self.wake(&key);
+        }
+    }
+}

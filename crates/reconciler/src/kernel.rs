@@ -1,0 +1,56 @@
+//! What the reconciler asks of a kernel: so that faults which a real one won't produce on demand can be
+//! tested against a fake one.
+
+use routelet_model::{Host, IfName, Key, Kind, Object, Sysctl};
+use routelet_netlink::{Error, Failure, Hint, Operation};
+
+/// A kernel whose objects can be read and written. Every call blocks until the kernel has answered.
+pub trait Kernel {
+    /// Carries out the operations in order and tells which failed; all others succeeded.
+    fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>);
+
+    /// Visits every object of a kind that is ours or lies on a device of ours; on one link only where
+    /// that is given. An error means that what was visited is not all there is.
+    fn dump(
+        &mut self,
+        kind: Kind,
+        link: Option<IfName>,
+        visit: &mut dyn FnMut(Key, Object),
+    ) -> Result<(), Error>;
+
+    /// The value of a setting; `None` where its link is not there.
+    fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error>;
+
+    /// The host's own links and addresses.
+    fn host(&mut self) -> Result<Host, Error>;
+
+    /// Takes all notifications that are queued, without waiting.
+    fn drain(&mut self, hints: &mut Vec<Hint>);
+}
+
+impl Kernel for routelet_netlink::Kernel {
+    fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
+        self.apply(operations, failures);
+    }
+
+    fn dump(
+        &mut self,
+        kind: Kind,
+        link: Option<IfName>,
+        visit: &mut dyn FnMut(Key, Object),
+    ) -> Result<(), Error> {
+        self.dump(kind, link, visit)
+    }
+
+    fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
+        self.sysctl(sysctl)
+    }
+
+    fn host(&mut self) -> Result<Host, Error> {
+        self.host()
+    }
+
+    fn drain(&mut self, hints: &mut Vec<Hint>) {
+        self.drain(hints);
+    }
+}

@@ -1,0 +1,187 @@
+//! The reconciler's state, and the order in which a step does its work.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use routelet_model::{Host, IfName, Key, Kind, Object};
+use routelet_netlink::{Error, Failure, Hint, Operation};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::backoff::{Backoff, Trouble};
+use crate::table::{Cause, Count, Slot, Table};
+use crate::{Kernel, Ownership, Report};
+
+/// How long after a link's change its objects are looked at once more: the kernel tells of a link that
+/// goes down before it has taken the routes away, and a dump does not wait for it.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// Brings the kernel to the wanted objects and keeps it there.
+#[derive(Debug)]
+pub struct Reconciler<K> {
+    pub(crate) kernel: K,
+    pub(crate) ownership: Ownership,
+    pub(crate) table: Table,
+    pub(crate) backoff: Backoff,
+    pub(crate) report: Report,
+    /// Whether objects may be taken away.
+    pub(crate) may_remove: bool,
+    /// Keys that wait for another object: a link that is not there or not up, a nexthop.
+    pub(crate) waiting: FxHashMap<Key, FxHashSet<Key>>,
+    /// When everything is to be read: at the start, after lost notifications, after a failed read.
+    pub(crate) resync_at: Option<Instant>,
+    /// Reads that failed in a row.
+    pub(crate) failed_reads: u32,
+    /// Links whose objects may have gone without a word: dump these.
+    pub(crate) suspects: BTreeSet<IfName>,
+    /// Links that are to be looked at a second time, and when.
+    pub(crate) second_look: Option<(Instant, BTreeSet<IfName>)>,
+    /// Links and nexthops that are gone, and with them, silently, what used them.
+    pub(crate) gone: FxHashSet<Key>,
+    /// Whether the host's own links or addresses have changed since they were last read.
+    pub(crate) host_changed: bool,
+    /// Number of the latest dump.
+    pub(crate) generation: u32,
+    // Reused from step to step.
+    pub(crate) hints: Vec<Hint>,
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) previous: Vec<Option<Object>>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// What a step leaves to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more to do at once.
+    More,
+    /// Nothing to do until something happens, or until the time given.
+    Idle(Option<Instant>),
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// A reconciler that knows nothing yet; its first step, at `now` or later, reads the kernel's state.
+    pub fn new(kernel: K, ownership: Ownership, now: Instant) -> Self {
+        Self {
+            kernel,
+            ownership,
+            table: Table::default(),
+            backoff: Backoff::default(),
+            report: Report::default(),
+            may_remove: false,
+            waiting: FxHashMap::default(),
+            resync_at: Some(now),
+            failed_reads: 0,
+            suspects: BTreeSet::new(),
+            second_look: None,
+            gone: FxHashSet::default(),
+            host_changed: true,
+            generation: 0,
+            hints: Vec::new(),
+            operations: Vec::new(),
+            previous: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Takes a change of the wanted objects: `None` for one that is wanted no more.
+    pub fn want(&mut self, key: Key, object: Option<Object>) {
+        self.backoff.clear(&key);
+        self.table.edit(key, |slot| {
+            slot.withdrawn = object.is_none() && (slot.wanted.is_some() || slot.withdrawn);
+            slot.wanted = object;
+            slot.drift = None;
+        });
+        // An object that is neither wanted nor there leaves no slot behind.
+        self.table.drop_empty(&key);
+    }
+
+    /// From now on, what is ours and not wanted may be taken away: the wanted objects are complete.
+    pub fn allow_removal(&mut self) {
+        if !self.may_remove {
+            self.may_remove = true;
+            self.table.queue_all();
+        }
+    }
+
+    /// Orders a full comparison with the kernel at the next step. `now` closes old fights.
+    pub fn audit(&mut self, now: Instant) {
+        self.resync_at = Some(now);
+        self.backoff.prune(now);
+        self.table.shrink();
+    }
+
+    /// The host's links and addresses, where they may have changed since the last call.
+    pub fn host_if_changed(&mut self) -> Result<Option<Host>, Error> {
+        if !self.host_changed {
+            return Ok(None);
+        }
+        let host = self.kernel.host()?;
+        self.host_changed = false;
+        Ok(Some(host))
+    }
+
+    /// Does a bounded piece of work: takes the notifications in, reads what has become doubtful, and writes
+    /// one batch. `now` is the present.
+    pub fn step(&mut self, now: Instant) -> Progress {
+        self.take_hints(now);
+        for key in self.backoff.due(now) {
+            self.table.queue(key);
+        }
+        if self.second_look.as_ref().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, links)) = self.second_look.take()
+        {
+            self.suspects.extend(links);
+        }
+        if self.resync_at.is_some_and(|at| at <= now) {
+            self.resync_all(now);
+        }
+        self.forget_with_gone(Some(Cause::Deleted));
+        // Links come first and alone: what is on them depends on what became of them.
+        if self.write_links(now) {
+            self.forget_with_gone(None);
+        }
+        if !self.suspects.is_empty() {
+            let links = std::mem::take(&mut self.suspects);
+            self.resync_links(&links, now);
+        }
+        self.write_batch(now);
+        if !self.table.is_idle() || !self.gone.is_empty() {
+            return Progress::More;
+        }
+        let second_look = self.second_look.as_ref().map(|(at, _)| *at);
+        Progress::Idle([self.backoff.next(), second_look, self.resync_at].into_iter().flatten().min())
+    }
+
+    /// Plans a second look at a link's objects.
+    pub(crate) fn look_again(&mut self, link: IfName, now: Instant) {
+        let (_, links) = self.second_look.get_or_insert_with(|| (now + SECOND_LOOK, BTreeSet::new()));
+        links.insert(link);
+    }
+
+    /// Takes what happened since the last call.
+    pub fn take_report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
+    /// Numbers of objects of a kind.
+    pub fn count(&self, kind: Kind) -> Count {
+        self.table.count(kind)
+    }
+
+    /// Keys that the kernel refuses at present.
+    pub fn troubles(&self) -> impl Iterator<Item = (&Key, &Trouble)> {
+        self.backoff.troubles()
+    }
+
+    /// Wanted objects that are not in the kernel as they should be, with what is there instead.
+    pub fn differences(&self) -> impl Iterator<Item = (&Key, &Object, Option<&Object>)> {
+        self.table.iter().filter_map(|(key, slot): (&Key, &Slot)| {
+            let wanted = slot.wanted.as_ref()?;
+            (!slot.in_sync()).then_some((key, wanted, slot.actual.as_ref()))
+        })
+    }
+
+    /// The kernel, to wait for its notifications.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+}

@@ -1,0 +1,71 @@
+//! What the reconciler did, for logs and metrics: it writes none itself.
+
+use std::time::Duration;
+
+use routelet_model::{Key, Kind, Object};
+use routelet_netlink::Verb;
+
+use crate::backoff::Trouble;
+use crate::table::{Cause, KINDS};
+
+/// All that happened since the last report was taken.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Objects that were brought back to what they should be after someone else had changed them.
+    pub repairs: Vec<Repaired>,
+    /// Keys that the kernel refused, where that is news.
+    pub refused: Vec<(Key, Trouble)>,
+    /// Keys that the kernel took after it had refused them.
+    pub recovered: Vec<(Key, Trouble)>,
+    /// Keys that someone keeps changing, so that they are repaired ever more rarely; told once.
+    pub fights: Vec<Key>,
+    /// Foreign objects that stood where one of ours belongs and were replaced.
+    pub replaced: Vec<(Key, Object)>,
+    /// Operations that succeeded, by kind and verb.
+    pub operations: OperationCounts,
+    /// Operations that failed, by kind and error number (0 where there is none).
+    pub errors: Vec<(Kind, i32)>,
+    /// Kinds that could not be read, with the error's text; everything is read again after a while.
+    pub failed_reads: Vec<(Kind, String)>,
+    /// Sizes of the batches, in operations.
+    pub batches: Vec<usize>,
+    /// How long each full resync took.
+    pub resyncs: Vec<Duration>,
+    /// How often notifications were lost.
+    pub lost: u32,
+}
+
+/// A repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// What was repaired.
+    pub key: Key,
+    /// What someone had done to it.
+    pub cause: Cause,
+    /// What stood there instead, if anything.
+    pub found: Option<Object>,
+}
+
+/// Numbers of operations by kind and verb.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OperationCounts([[u64; 3]; KINDS]);
+
+impl OperationCounts {
+    /// The number for one kind and verb.
+    pub fn get(&self, kind: Kind, verb: Verb) -> u64 {
+        self.0[kind as usize][verb as usize]
+    }
+
+    /// All of them together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().flatten().sum()
+    }
+
+    pub(crate) fn add(&mut self, kind: Kind, verb: Verb) {
+        self.0[kind as usize][verb as usize] += 1;
+    }
+
+    pub(crate) fn take_back(&mut self, kind: Kind, verb: Verb) {
+        self.0[kind as usize][verb as usize] -= 1;
+    }
+}

@@ -1,0 +1,167 @@
+//! Reading the kernel's state: a dump is the truth, and what it does not show is not there.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use routelet_model::{IfName, Key, Kind, Object, RouteTarget};
+use routelet_netlink::Error;
+
+use crate::ownership::Ownership;
+use crate::table::{Cause, Slot, Table};
+use crate::{Kernel, Reconciler};
+
+/// The kinds that are read by dump once the links are known; settings are read one by one.
+const ON_LINKS: [Kind; 5] = [Kind::Address, Kind::Fdb, Kind::Neighbour, Kind::Nexthop, Kind::Route];
+/// Delay before a read that failed is tried again; doubled with each failure in a row.
+const REREAD_FIRST: Duration = Duration::from_millis(20);
+/// How often that delay is doubled at most: about five seconds.
+const REREAD_DOUBLINGS: u32 = 8;
+
+impl<K: Kernel> Reconciler<K> {
+    /// Compares everything with the kernel. `now` is the present.
+    pub(crate) fn resync_all(&mut self, now: Instant) {
+        let started = Instant::now();
+        self.suspects.clear();
+        if let Err((kind, error)) = self.read_everything(now) {
+            return self.reread_later(kind, &error, now);
+        }
+        self.resync_at = None;
+        self.failed_reads = 0;
+        self.read_sysctls(|_| true);
+        self.table.queue_all();
+        self.report.resyncs.push(started.elapsed());
+    }
+
+    fn read_everything(&mut self, now: Instant) -> Result<(), (Kind, Error)> {
+        self.generation = self.generation.wrapping_add(1);
+        self.read_links(now).map_err(|error| (Kind::Link, error))?;
+        self.forget_with_gone(Some(Cause::Deleted));
+        for kind in ON_LINKS {
+            self.read(kind, None).map_err(|error| (kind, error))?;
+        }
+        let generation = self.generation;
+        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| slot.seen != generation && ON_LINKS.contains(&key.kind()));
+        Ok(())
+    }
+
+    /// Compares what lies on some links with the kernel.
+    pub(crate) fn resync_links(&mut self, links: &BTreeSet<IfName>, now: Instant) {
+        self.generation = self.generation.wrapping_add(1);
+        for link in links {
+            for kind in ON_LINKS {
+                if let Err(error) = self.read(kind, Some(*link)) {
+                    return self.reread_later(kind, &error, now);
+                }
+            }
+        }
+        let generation = self.generation;
+        self.table.forget_actual(Some(Cause::Deleted), |key, slot, actual| {
+            slot.seen != generation
+                && ON_LINKS.contains(&key.kind())
+                && lies_on(key, actual).is_some_and(|link| links.contains(&link))
+        });
+        self.read_sysctls(|link| link.is_some_and(|link| links.contains(&link)));
+    }
+
+    /// Plans a full comparison after a read that failed.
+    fn reread_later(&mut self, kind: Kind, error: &Error, now: Instant) {
+        let delay = REREAD_FIRST * (1 << self.failed_reads.min(REREAD_DOUBLINGS));
+        self.failed_reads += 1;
+        self.resync_at = Some(now + delay);
+        self.report.failed_reads.push((kind, error.to_string()));
+    }
+
+    /// Reads the links that we follow.
+    pub(crate) fn read_links(&mut self, now: Instant) -> Result<(), Error> {
+        let mut links = Vec::new();
+        self.kernel.dump(Kind::Link, None, &mut |key, object| {
+            if let Key::Link(link) = key {
+                links.push((link, object));
+            }
+        })?;
+        let shown: BTreeSet<IfName> = links.iter().map(|(link, _)| *link).collect();
+        let lost: Vec<IfName> = self
+            .table
+            .iter()
+            .filter_map(|(key, slot)| match key {
+                Key::Link(link) if slot.actual.is_some() && !shown.contains(link) => Some(*link),
+                _ => None,
+            })
+            .collect();
+        for link in lost {
+            self.lose_link(link);
+        }
+        for (link, object) in links {
+            self.see_link(link, object, now);
+        }
+        Ok(())
+    }
+
+    /// Reads the objects of one kind, of all links or of one.
+    fn read(&mut self, kind: Kind, link: Option<IfName>) -> Result<(), Error> {
+        let Self { kernel, table, ownership, generation, .. } = self;
+        kernel.dump(kind, link, &mut |key, object| {
+            if !table.confirm(&key, &object, *generation) {
+                note(table, ownership, key, object, *generation);
+            }
+        })
+    }
+
+    /// Reads the wanted settings of the links that `of` picks; `None` stands for the whole host.
+    fn read_sysctls(&mut self, of: impl Fn(Option<IfName>) -> bool) {
+        let keys: Vec<Key> = self
+            .table
+            .iter()
+            .filter(|(key, _)| matches!(key, Key::Sysctl(sysctl) if of(sysctl.link)))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            let actual = self.sysctl(key);
+            note_slot(&mut self.table, key, actual);
+        }
+    }
+
+    /// What the kernel has of a setting.
+    pub(crate) fn sysctl(&mut self, key: Key) -> Option<Object> {
+        let Key::Sysctl(sysctl) = key else { return None };
+        // One that cannot be read is written blindly, and the failure of that is told.
+        self.kernel.sysctl(sysctl).unwrap_or_default().map(Object::Sysctl)
+    }
+}
+
+/// Puts an object that a dump shows, and that is not as the table has it, into the table.
+fn note(table: &mut Table, ownership: &Ownership, key: Key, object: Object, generation: u32) {
+    if table.get(&key).is_none() && !ownership.owns(&key, &object) {
+        return;
+    }
+    note_slot(table, key, Some(object));
+    table.settle(&key, |slot| slot.seen = generation);
+}
+
+/// Sets what the kernel has under a key, and what that says of someone else's doing.
+pub(crate) fn note_slot(table: &mut Table, key: Key, actual: Option<Object>) {
+    table.edit(key, |slot: &mut Slot| {
+        let was_in_sync = slot.in_sync();
+        let cause = match (&slot.wanted, &slot.actual, &actual) {
+            // What is found at the first look is no one's doing since.
+            (Some(_), None, _) => None,
+            (Some(_), Some(_), None) => Some(Cause::Deleted),
+            (Some(_), Some(_), Some(_)) => Some(Cause::Changed),
+            (None, ..) => Some(Cause::Surplus),
+        };
+        slot.actual = actual;
+        if slot.in_sync() {
+            slot.drift = None;
+        } else if was_in_sync && slot.drift.is_none() {
+            slot.drift = cause;
+        }
+    });
+}
+
+/// The link that an object lies on.
+fn lies_on(key: &Key, actual: &Object) -> Option<IfName> {
+    match actual {
+        Object::Route(target) => RouteTarget::link(target),
+        _ => key.link(),
+    }
+}

@@ -1,0 +1,294 @@
+//! A kernel in memory that fails on demand: for the faults that a real one won't produce when asked.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use routelet_model::{
+    Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, Object, RouteTarget, Sysctl, SysctlName, Vxlan,
+};
+use routelet_netlink::{Error, Failure, Hint, Operation, Verb};
+use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
+
+pub(crate) const PROTOCOL: u8 = 80;
+
+/// What the kernel does in place of carrying an operation out.
+type Script = Box<dyn FnMut(&Operation) -> Option<Error>>;
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) objects: BTreeMap<Key, Object>,
+    pub(crate) hints: Vec<Hint>,
+    /// All operations that arrived, failed ones too.
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) script: Option<Script>,
+    /// Dumps of this kind show half of what there is and fail.
+    pub(crate) interrupted: Option<Kind>,
+    pub(crate) dumps: u32,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeKernel(pub(crate) Rc<RefCell<State>>);
+
+impl Kernel for FakeKernel {
+    fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
+        let mut state = self.0.borrow_mut();
+        for (index, operation) in operations.iter().enumerate() {
+            state.operations.push(operation.clone());
+            let mut script = state.script.take();
+            let scripted = script.as_mut().and_then(|script| script(operation));
+            state.script = script;
+            if let Some(error) = scripted.or_else(|| state.carry_out(operation)) {
+                failures.push(Failure { index, error });
+            }
+        }
+    }
+
+    fn dump(
+        &mut self,
+        kind: Kind,
+        link: Option<IfName>,
+        visit: &mut dyn FnMut(Key, Object),
+    ) -> Result<(), Error> {
+        let mut state = self.0.borrow_mut();
+        state.dumps += 1;
+        let shown: Vec<_> = state
+            .objects
+            .iter()
+            .filter(|(key, object)| {
+                let foreign = matches!(object, Object::Foreign { protocol } if *protocol != PROTOCOL);
+                let on = match object {
+                    Object::Route(target) => target.link(),
+                    _ => key.link(),
+                };
+                key.kind() == kind && !foreign && (link.is_none() || on == link)
+            })
+            .map(|(key, object)| (*key, object.clone()))
+            .collect();
+        let interrupted = state.interrupted == Some(kind);
+        let count = if interrupted { shown.len() / 2 } else { shown.len() };
+        for (key, object) in shown.into_iter().take(count) {
+            visit(key, object);
+        }
+        if interrupted { Err(Error::Interrupted(3)) } else { Ok(()) }
+    }
+
+    fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
+        let state = self.0.borrow();
+        if sysctl.link.is_some_and(|link| !state.objects.contains_key(&Key::Link(link))) {
+            return Ok(None);
+        }
+        Ok(match state.objects.get(&Key::Sysctl(sysctl)) {
+            Some(Object::Sysctl(value)) => Some(*value),
+            _ => Some(0),
+        })
+    }
+
+    fn host(&mut self) -> Result<Host, Error> {
+        Ok(Host::default())
+    }
+
+    fn drain(&mut self, hints: &mut Vec<Hint>) {
+        hints.append(&mut self.0.borrow_mut().hints);
+    }
+}
+
+impl State {
+    fn carry_out(&mut self, operation: &Operation) -> Option<Error> {
+        let key = operation.key;
+        if operation.verb == Verb::Delete {
+            self.objects.remove(&key);
+            return None;
+        }
+        if key.link().is_some_and(|link| !self.objects.contains_key(&Key::Link(link))) {
+            return Some(kernel_error(nix::libc::ENODEV));
+        }
+        if operation.verb == Verb::Create && self.objects.contains_key(&key) {
+            return Some(kernel_error(nix::libc::EEXIST));
+        }
+        let mut object = operation.object.clone();
+        if let Object::Link(link) = &mut object {
+            link.index = match self.objects.get(&key) {
+                Some(Object::Link(old)) => old.index,
+                _ => 100 + self.operations.len() as u32,
+            };
+        }
+        self.objects.insert(key, object);
+        None
+    }
+}
+
+/// A reconciler on a fake kernel, with a clock that the test moves.
+pub(crate) struct Bench {
+    pub(crate) kernel: FakeKernel,
+    pub(crate) reconciler: Reconciler<FakeKernel>,
+    pub(crate) now: Instant,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let kernel = FakeKernel::default();
+        let now = Instant::now();
+        let ownership = Ownership {
+            protocol: PROTOCOL,
+            devices: vec![vxlan_device()],
+            interface_prefix: "cali".to_owned(),
+        };
+        Self { reconciler: Reconciler::new(kernel.clone(), ownership, now), kernel, now }
+    }
+
+    /// One with a VXLAN device and one peer in place, in sync.
+    pub(crate) fn with_peer() -> Self {
+        let mut bench = Self::new();
+        bench.want(device());
+        bench.want(peer(1));
+        bench.reconciler.allow_removal();
+        bench.settle();
+        bench.forget_past();
+        bench
+    }
+
+    pub(crate) fn want(&mut self, objects: impl IntoIterator<Item = (Key, Object)>) {
+        for (key, object) in objects {
+            self.reconciler.want(key, Some(object));
+        }
+    }
+
+    pub(crate) fn unwant(&mut self, objects: impl IntoIterator<Item = (Key, Object)>) {
+        for (key, _) in objects {
+            self.reconciler.want(key, None);
+        }
+    }
+
+    /// Steps until nothing is left to do at the present; returns when there will be.
+    pub(crate) fn settle(&mut self) -> Option<Instant> {
+        for _ in 0..1000 {
+            if let Progress::Idle(next) = self.reconciler.step(self.now) {
+                return next;
+            }
+        }
+        panic!("no rest after 1000 steps: {:?}", self.kernel.0.borrow().operations);
+    }
+
+    /// Moves the clock on, to each time at which there is something to do.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.settle().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    pub(crate) fn hint(&self, hint: Hint) {
+        self.kernel.0.borrow_mut().hints.push(hint);
+    }
+
+    pub(crate) fn objects(&self) -> BTreeMap<Key, Object> {
+        self.kernel.0.borrow().objects.clone()
+    }
+
+    pub(crate) fn holds(&self, objects: impl IntoIterator<Item = (Key, Object)>) -> bool {
+        let present = self.objects();
+        objects.into_iter().all(|(key, object)| present.get(&key).is_some_and(|o| object.satisfied_by(o)))
+    }
+
+    /// Changes the kernel behind the reconciler's back, without a word.
+    pub(crate) fn meddle(&self, key: Key, object: Option<Object>) {
+        let mut state = self.kernel.0.borrow_mut();
+        match object {
+            Some(object) => state.objects.insert(key, object),
+            None => state.objects.remove(&key),
+        };
+    }
+
+    pub(crate) fn script(&self, script: impl FnMut(&Operation) -> Option<Error> + 'static) {
+        self.kernel.0.borrow_mut().script = Some(Box::new(script));
+    }
+
+    /// Takes the operations that arrived since the last call.
+    pub(crate) fn operations(&self) -> Vec<(Verb, Key)> {
+        std::mem::take(&mut self.kernel.0.borrow_mut().operations).iter().map(|o| (o.verb, o.key)).collect()
+    }
+
+    pub(crate) fn report(&mut self) -> Report {
+        self.reconciler.take_report()
+    }
+
+    pub(crate) fn forget_past(&mut self) {
+        self.operations();
+        self.report();
+        self.kernel.0.borrow_mut().dumps = 0;
+    }
+}
+
+pub(crate) fn kernel_error(errno: i32) -> Error {
+    Error::Refused { errno, message: None }
+}
+
+pub(crate) fn vxlan_device() -> IfName {
+    IfName::new("vxlan.calico").unwrap()
+}
+
+/// The objects of the node's own VXLAN device.
+pub(crate) fn device() -> [(Key, Object); 3] {
+    let link = Link {
+        kind: LinkKind::Vxlan(Vxlan {
+            vni: 4096,
+            port: 4789,
+            local: [192, 0, 2, 1].into(),
+            parent: Some(IfName::new("eth0").unwrap()),
+            learning: false,
+        }),
+        mac: Some(routelet_model::vtep_mac("node-0", Family::V4)),
+        mtu: Some(1450),
+        up: true,
+        index: 0,
+    };
+    [
+        (Key::Link(vxlan_device()), Object::Link(Box::new(link))),
+        (Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)), Object::Sysctl(1)),
+        (Key::Address { link: vxlan_device(), address: net("10.0.0.0/32") }, Object::Address),
+    ]
+}
+
+/// The objects of a remote node.
+pub(crate) fn peer(n: u8) -> [(Key, Object); 4] {
+    let link = vxlan_device();
+    let mac = MacAddr([0x66, 0, 0, 0, 0, n]);
+    let gateway = [10, 0, n, 0].into();
+    [
+        (Key::Fdb { link, mac }, Object::Fdb([192, 0, 2, n + 1].into())),
+        (Key::Neighbour { link, address: gateway }, Object::Neighbour(mac)),
+        (Key::Nexthop { link, gateway }, Object::Nexthop),
+        (Key::route(net(&format!("10.0.{n}.0/24"))), Object::Route(RouteTarget::Nexthop { link, gateway })),
+    ]
+}
+
+pub(crate) fn veth(name: &str) -> IfName {
+    IfName::new(name).unwrap()
+}
+
+pub(crate) fn veth_link(up: bool, index: u32) -> Object {
+    Object::Link(Box::new(Link {
+        kind: LinkKind::Veth,
+        mac: Some(routelet_model::HOST_VETH_MAC),
+        mtu: None,
+        up,
+        index,
+    }))
+}
+
+/// The objects of a local pod.
+pub(crate) fn pod(name: &str, address: &str) -> [(Key, Object); 3] {
+    [
+        (Key::Link(veth(name)), veth_link(true, 0)),
+        (Key::Sysctl(Sysctl::link(SysctlName::Ipv4ProxyArp, veth(name))), Object::Sysctl(1)),
+        (Key::route(net(address)), Object::Route(RouteTarget::Link(veth(name)))),
+    ]
+}
+
+pub(crate) fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
+}

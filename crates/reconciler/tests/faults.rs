@@ -1,0 +1,347 @@
+//! The reconciler against a kernel that refuses, forgets, interrupts and lies.
+
+mod fake;
+
+use std::time::Duration;
+
+use fake::{Bench, PROTOCOL, device, kernel_error, net, peer, pod, veth, veth_link, vxlan_device};
+use nix::libc;
+use routelet_model::{Key, Kind, Object, RouteTarget};
+use routelet_netlink::{Error, Hint, Verb};
+use routelet_reconciler::Cause;
+
+#[test]
+fn makes_in_the_order_of_the_kinds_and_then_rests() {
+    let mut bench = Bench::new();
+    bench.want(peer(1));
+    bench.want(device());
+    bench.want(peer(2));
+    bench.settle();
+    assert!(bench.holds(device().into_iter().chain(peer(1)).chain(peer(2))));
+    let kinds: Vec<Kind> = bench.operations().iter().map(|(_, key)| key.kind()).collect();
+    assert!(kinds.is_sorted(), "{kinds:?}");
+    bench.reconciler.audit(bench.now);
+    bench.settle();
+    assert_eq!(bench.operations(), [], "a second look writes nothing");
+    assert_eq!(bench.report().repairs, []);
+}
+
+#[test]
+fn an_audit_repairs_what_changed_without_a_word() {
+    let mut bench = Bench::with_peer();
+    let [(fdb, _), (_, _), (_, _), (route, _)] = peer(1);
+    bench.meddle(fdb, Some(Object::Fdb([203, 0, 113, 9].into())));
+    bench.meddle(route, None);
+    bench.reconciler.audit(bench.now);
+    bench.settle();
+    assert!(bench.holds(peer(1)));
+    let mut repairs: Vec<_> = bench.report().repairs.into_iter().map(|r| (r.key, r.cause)).collect();
+    repairs.sort();
+    assert_eq!(repairs, [(fdb, Cause::Changed), (route, Cause::Deleted)]);
+}
+
+#[test]
+fn a_notification_repairs_at_once() {
+    for (key, object) in peer(1) {
+        let mut bench = Bench::with_peer();
+        bench.meddle(key, None);
+        bench.hint(Hint::Gone(key));
+        bench.settle();
+        assert!(bench.holds(peer(1)), "{key}");
+        assert_eq!(bench.kernel.0.borrow().dumps, 0, "{key}: no dump was needed");
+        let report = bench.report();
+        assert!(report.repairs.iter().any(|r| r.key == key && r.cause == Cause::Deleted), "{key} {object}");
+    }
+}
+
+#[test]
+fn routes_that_went_silently_with_their_nexthop_come_back() {
+    let mut bench = Bench::with_peer();
+    let [_, _, (nexthop, _), (route, _)] = peer(1);
+    bench.meddle(nexthop, None);
+    bench.meddle(route, None);
+    bench.hint(Hint::Gone(nexthop));
+    bench.settle();
+    assert_eq!(bench.operations(), [(Verb::Create, nexthop), (Verb::Create, route)]);
+}
+
+#[test]
+fn a_foreign_route_in_our_place_is_replaced_and_told() {
+    let mut bench = Bench::with_peer();
+    let route = Key::route(net("10.0.2.0/24"));
+    bench.meddle(route, Some(Object::Foreign { protocol: 4 }));
+    bench.want(peer(2));
+    bench.settle();
+    assert!(bench.holds(peer(2)));
+    let report = bench.report();
+    assert_eq!(report.replaced.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [route]);
+    assert_eq!(report.refused, []);
+}
+
+#[test]
+fn a_foreign_route_stays_where_ours_is_wanted_no_more() {
+    let mut bench = Bench::with_peer();
+    let [.., (route, _)] = peer(1);
+    bench.script(move |o| (o.key == route).then(|| kernel_error(libc::EPERM)));
+    bench.meddle(route, Some(Object::Foreign { protocol: 4 }));
+    bench.hint(Hint::Seen(route, Object::Foreign { protocol: 4 }));
+    bench.settle();
+    bench.unwant(peer(1));
+    bench.settle();
+    assert_eq!(bench.objects().get(&route), Some(&Object::Foreign { protocol: 4 }));
+}
+
+#[test]
+fn every_error_on_every_kind_is_retried_told_once_and_overcome() {
+    for errno in [libc::EINVAL, libc::ENETDOWN, libc::ENODEV, libc::EBUSY, libc::ENOBUFS, libc::EEXIST] {
+        for (bad, _) in device().into_iter().chain(peer(1)) {
+            let mut bench = Bench::new();
+            let mut left = 5;
+            bench.script(move |o| {
+                let fails = o.key == bad && left > 0;
+                left -= i32::from(fails);
+                fails.then(|| kernel_error(errno))
+            });
+            bench.want(device());
+            bench.want(peer(1));
+            bench.pass(Duration::from_secs(60));
+            assert!(bench.holds(device().into_iter().chain(peer(1))), "{bad} errno {errno}");
+            let report = bench.report();
+            assert!(report.refused.iter().filter(|(key, _)| *key == bad).count() <= 1, "{bad} errno {errno}");
+            let recovered = report.recovered.iter().any(|(key, _)| *key == bad);
+            let refused = report.refused.iter().any(|(key, _)| *key == bad);
+            assert_eq!(recovered, refused, "{bad} errno {errno}: told of the trouble and of its end");
+            assert_eq!(bench.reconciler.troubles().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn one_bad_object_does_not_hold_up_the_rest() {
+    let mut bench = Bench::with_peer();
+    let [_, (bad, _), ..] = peer(2);
+    bench.script(move |o| (o.key == bad).then(|| kernel_error(libc::EINVAL)));
+    bench.want(peer(2));
+    bench.want(peer(3));
+    bench.pass(Duration::from_secs(300));
+    assert!(bench.holds(peer(3)));
+    let tries = bench.operations().iter().filter(|(_, key)| *key == bad).count();
+    assert!((10..40).contains(&tries), "{tries} tries in five minutes");
+    assert_eq!(bench.report().refused.len(), 1, "the same trouble is told once");
+    assert_eq!(bench.reconciler.count(Kind::Neighbour).out_of_sync, 1);
+}
+
+#[test]
+fn a_batch_whose_outcome_is_unknown_is_read_back() {
+    let mut bench = Bench::with_peer();
+    let mut first = true;
+    bench.script(move |_| std::mem::take(&mut first).then_some(Error::OutcomeUnknown));
+    bench.want(peer(2));
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.holds(peer(2)));
+    assert!(bench.kernel.0.borrow().dumps > 0);
+}
+
+#[test]
+fn lost_notifications_make_everything_be_read_again() {
+    let mut bench = Bench::with_peer();
+    let [.., (route, _)] = peer(1);
+    bench.meddle(route, None);
+    bench.hint(Hint::Lost);
+    bench.settle();
+    assert!(bench.holds(peer(1)));
+    assert_eq!(bench.report().lost, 1);
+}
+
+#[test]
+fn an_interrupted_dump_is_never_acted_on() {
+    let mut bench = Bench::with_peer();
+    bench.want(peer(2));
+    bench.settle();
+    bench.forget_past();
+    bench.kernel.0.borrow_mut().interrupted = Some(Kind::Route);
+    bench.reconciler.audit(bench.now);
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.operations(), [], "half a dump does not say that the other half is gone");
+    let dumps = bench.kernel.0.borrow().dumps;
+    assert!((10..150).contains(&dumps), "read again, but not in a hurry: {dumps} dumps");
+    let [.., (route, _)] = peer(1);
+    bench.meddle(route, None);
+    bench.kernel.0.borrow_mut().interrupted = None;
+    bench.pass(Duration::from_secs(10));
+    assert!(bench.holds(peer(1)));
+}
+
+#[test]
+fn nothing_is_taken_away_before_it_is_allowed() {
+    let mut bench = Bench::new();
+    let stale = Key::route(net("10.0.99.0/24"));
+    bench.meddle(stale, Some(Object::Route(RouteTarget::Blackhole)));
+    let foreign = Key::route(net("10.1.0.0/24"));
+    bench.meddle(foreign, Some(Object::Foreign { protocol: 4 }));
+    bench.want(device());
+    bench.want(peer(1));
+    bench.settle();
+    bench.unwant(peer(1));
+    bench.pass(Duration::from_secs(600));
+    assert!(bench.objects().contains_key(&stale) && bench.holds(peer(1)));
+    bench.reconciler.allow_removal();
+    bench.settle();
+    let left = bench.objects();
+    assert!(!left.contains_key(&stale) && peer(1).iter().all(|(key, _)| !left.contains_key(key)));
+    assert!(left.contains_key(&foreign), "what is not ours stays");
+}
+
+#[test]
+fn takes_away_in_the_reverse_order() {
+    let mut bench = Bench::with_peer();
+    bench.unwant(peer(1));
+    bench.settle();
+    let mut expected: Vec<_> = peer(1).into_iter().map(|(key, _)| (Verb::Delete, key)).collect();
+    expected.reverse();
+    assert_eq!(bench.operations(), expected);
+}
+
+#[test]
+fn a_subnet_moves_to_another_node_make_before_break() {
+    let mut bench = Bench::with_peer();
+    let [.., (route, _)] = peer(1);
+    let [.., (_, target)] = peer(2);
+    bench.unwant(peer(1).into_iter().take(3));
+    bench.want(peer(2).into_iter().take(3));
+    bench.want([(route, target.clone())]);
+    bench.settle();
+    let operations = bench.operations();
+    assert_eq!(operations.iter().filter(|(_, key)| *key == route).collect::<Vec<_>>(), [&(Verb::Replace, route)]);
+    let replaced = operations.iter().position(|(_, key)| *key == route).unwrap();
+    let first_delete = operations.iter().position(|(verb, _)| *verb == Verb::Delete).unwrap();
+    assert!(replaced < first_delete, "{operations:?}");
+    assert_eq!(bench.objects()[&route], target);
+}
+
+#[test]
+fn a_device_made_anew_is_filled_again() {
+    let mut bench = Bench::with_peer();
+    for (key, _) in device().into_iter().chain(peer(1)) {
+        if !matches!(key, Key::Sysctl(_)) {
+            bench.meddle(key, None);
+        }
+    }
+    bench.hint(Hint::LinkGone(vxlan_device()));
+    bench.settle();
+    assert!(bench.holds(device().into_iter().chain(peer(1))));
+}
+
+#[test]
+fn a_device_with_other_parameters_is_made_anew() {
+    let mut bench = Bench::with_peer();
+    let [(key, mut wanted), ..] = device();
+    let Object::Link(link) = &mut wanted else { panic!() };
+    let routelet_model::LinkKind::Vxlan(vxlan) = &mut link.kind else { panic!() };
+    vxlan.vni = 99;
+    bench.want([(key, wanted.clone())]);
+    // The fake kernel does not take away what is on a device, as a real one does.
+    bench.settle();
+    let operations = bench.operations();
+    assert_eq!(operations[..2], [(Verb::Delete, key), (Verb::Create, key)]);
+    assert!(bench.holds([(key, wanted)]));
+    assert_eq!(bench.report().repairs, [], "a change of settings is no repair");
+    assert!(operations.iter().any(|(_, key)| *key == peer(1)[0].0), "what was on it is written again");
+}
+
+#[test]
+fn a_device_that_someone_sets_down_is_set_up_and_looked_at_twice() {
+    let mut bench = Bench::with_peer();
+    let [(key, down), ..] = device();
+    let Some(Object::Link(mut link)) = bench.objects().remove(&key) else { panic!("{down}") };
+    link.up = false;
+    bench.meddle(key, Some(Object::Link(link.clone())));
+    let [_, (neighbour, _), (nexthop, _), (route, _)] = peer(1);
+    bench.meddle(nexthop, None);
+    bench.meddle(route, None);
+    bench.hint(Hint::Seen(key, Object::Link(link)));
+    bench.settle();
+    assert!(bench.holds(device().into_iter().chain(peer(1))));
+    // What the kernel took away a moment after the first look is found by the second.
+    bench.meddle(neighbour, None);
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.holds(peer(1)));
+}
+
+#[test]
+fn a_pod_waits_for_its_veth_without_a_retry() {
+    let mut bench = Bench::with_peer();
+    bench.want(pod("cali1", "10.0.0.7/32"));
+    bench.pass(Duration::from_secs(600));
+    assert_eq!(bench.operations(), []);
+    bench.meddle(Key::Link(veth("cali1")), Some(veth_link(true, 7)));
+    bench.hint(Hint::Seen(Key::Link(veth("cali1")), veth_link(true, 7)));
+    bench.settle();
+    assert!(bench.holds(pod("cali1", "10.0.0.7/32")));
+}
+
+#[test]
+fn a_route_on_a_living_veth_is_kept_until_its_pod_is_known() {
+    let mut bench = Bench::with_peer();
+    let early = Key::route(net("10.0.0.7/32"));
+    bench.meddle(Key::Link(veth("cali1")), Some(veth_link(true, 7)));
+    bench.meddle(early, Some(Object::Route(RouteTarget::Link(veth("cali1")))));
+    bench.reconciler.audit(bench.now);
+    bench.pass(Duration::from_secs(600));
+    assert!(bench.objects().contains_key(&early), "the plugin's route comes before the API's word");
+    bench.want(pod("cali1", "10.0.0.8/32"));
+    bench.reconciler.audit(bench.now);
+    bench.settle();
+    assert!(!bench.objects().contains_key(&early), "the veth's pod is known, and has another address");
+    bench.unwant(pod("cali1", "10.0.0.8/32"));
+    bench.settle();
+    let route = Key::route(net("10.0.0.8/32"));
+    assert!(!bench.objects().contains_key(&route), "what was wanted and is no more goes at once");
+}
+
+#[test]
+fn an_adopted_object_costs_no_write() {
+    let mut bench = Bench::new();
+    for (key, object) in device().into_iter().chain(peer(1)) {
+        bench.meddle(key, Some(object));
+    }
+    bench.want(device());
+    bench.want(peer(1));
+    bench.reconciler.allow_removal();
+    bench.settle();
+    assert_eq!(bench.operations(), []);
+}
+
+#[test]
+fn a_fight_is_told_once_and_fought_ever_more_rarely() {
+    let mut bench = Bench::with_peer();
+    let [.., (route, _)] = peer(1);
+    for _ in 0..1000 {
+        if bench.objects().contains_key(&route) {
+            bench.meddle(route, None);
+            bench.hint(Hint::Gone(route));
+        }
+        bench.pass(Duration::from_millis(10));
+    }
+    let report = bench.report();
+    assert_eq!(report.fights, [route]);
+    assert!(report.repairs.len() < 40, "{} repairs in ten seconds", report.repairs.len());
+    bench.pass(Duration::from_secs(60));
+    assert!(bench.holds(peer(1)), "the last word is ours");
+}
+
+#[test]
+fn a_surplus_object_of_ours_is_taken_away() {
+    let mut bench = Bench::with_peer();
+    for (key, object) in [
+        (Key::StrayNexthop { id: 7 }, Object::Foreign { protocol: PROTOCOL }),
+        (Key::route(net("10.0.77.0/24")), Object::Foreign { protocol: PROTOCOL }),
+        (peer(9)[0].0, peer(9)[0].1.clone()),
+    ] {
+        bench.meddle(key, Some(object.clone()));
+        bench.hint(Hint::Seen(key, object));
+        bench.settle();
+        assert!(!bench.objects().contains_key(&key), "{key}");
+        assert_eq!(bench.report().repairs[0].cause, Cause::Surplus);
+    }
+}
