@@ -1,0 +1,146 @@
+//! One written state of an object as bytes, serialised once and shared by all who send it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::Resource;
+use super::selector::{Fields, Selector};
+
+/// The type of a watch event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventKind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            EventKind::Added => "ADDED",
+            EventKind::Modified => "MODIFIED",
+            EventKind::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A state of an object. The bytes are its line in a watch stream; the bare object and the list item are slices of it.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) revision: u64,
+    pub(crate) fields: Fields,
+    kind: EventKind,
+    line: Bytes,
+    /// Where the object begins in the line.
+    object_at: usize,
+    /// Where the object's fields after `apiVersion` and `kind` begin: list items go without these two.
+    rest_at: usize,
+}
+
+/// What closes the envelope `{"type":…,"object":…}`.
+const LINE_END: &[u8] = b"}\n";
+
+impl Stored {
+    /// Serialises `object`, which has no `apiVersion` and `kind` of its own.
+    pub(crate) fn new(
+        resource: Resource,
+        kind: EventKind,
+        revision: u64,
+        object: &Map<String, Value>,
+    ) -> Stored {
+        let info = resource.info();
+        let mut line = Vec::with_capacity(1024);
+        line.extend_from_slice(br#"{"type":""#);
+        line.extend_from_slice(kind.name().as_bytes());
+        line.extend_from_slice(br#"","object":"#);
+        let object_at = line.len();
+        for part in [
+            r#"{"kind":""#,
+            info.kind,
+            r#"","apiVersion":""#,
+            info.api_version,
+            r#"","#,
+        ] {
+            line.extend_from_slice(part.as_bytes());
+        }
+        let rest_at = line.len();
+        let rest = serde_json::to_vec(object).unwrap_or_default(); // a map of JSON values always serialises
+        line.extend_from_slice(rest.get(1..).unwrap_or_default());
+        line.extend_from_slice(LINE_END);
+        Stored {
+            revision,
+            fields: Fields::of(resource, object),
+            kind,
+            line: line.into(),
+            object_at,
+            rest_at,
+        }
+    }
+
+    /// The object on its own.
+    pub(crate) fn json(&self) -> Bytes {
+        self.line.slice(self.object_at..self.line.len() - LINE_END.len())
+    }
+
+    /// Appends the object as an item of a list, that is without `apiVersion` and `kind`, as a real server does.
+    pub(crate) fn append_item(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        out.extend_from_slice(
+            self.line
+                .get(self.rest_at..self.line.len() - LINE_END.len())
+                .unwrap_or_default(),
+        );
+    }
+
+    /// Its line in a watch stream as an event of type `kind`.
+    pub(crate) fn line(&self, kind: EventKind) -> Bytes {
+        if kind == self.kind {
+            return self.line.clone();
+        }
+        let mut line = Vec::with_capacity(self.line.len() + 8);
+        self.append_line(kind, &mut line);
+        line.into()
+    }
+
+    /// Appends that line.
+    pub(crate) fn append_line(&self, kind: EventKind, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"type":""#);
+        out.extend_from_slice(kind.name().as_bytes());
+        out.extend_from_slice(br#"","object":"#);
+        out.extend_from_slice(self.line.get(self.object_at..).unwrap_or_default());
+    }
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) object: Arc<Stored>,
+    pub(crate) previous: Option<Arc<Stored>>,
+    /// When the first watch stream took it for sending.
+    pub(crate) first_sent: OnceLock<Instant>,
+}
+
+impl Event {
+    pub(crate) fn revision(&self) -> u64 {
+        self.object.revision
+    }
+
+    /// What a watch with this selector sees of the change: an object that stops matching is deleted to it, one
+    /// that begins to match is added.
+    pub(crate) fn line_for(&self, selector: &Selector) -> Option<Bytes> {
+        let was = self
+            .previous
+            .as_ref()
+            .is_some_and(|previous| selector.matches(&previous.fields));
+        let is = self.object.kind != EventKind::Deleted && selector.matches(&self.object.fields);
+        match (was, is) {
+            (false, false) => None,
+            (false, true) => Some(self.object.line(EventKind::Added)),
+            (true, true) => Some(self.object.line(EventKind::Modified)),
+            (true, false) => Some(self.object.line(EventKind::Deleted)),
+        }
+    }
+}
