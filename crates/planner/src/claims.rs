@@ -5,7 +5,7 @@
 //! no danger to anyone: the kernel prefers the longer prefix. This rule needs no second look: whoever
 //! loses to a claim that loses itself, loses to that one's winner too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -99,8 +99,8 @@ impl Eq for ByAge {}
 #[derive(Debug)]
 pub(crate) struct Claims {
     subnets: Contest<IpNet, ByAge>,
-    /// How many different subnets there are of each prefix length: what may lie around another.
-    prefix_lens: BTreeMap<(Family, u8), usize>,
+    /// The prefix lengths that any subnet ever had: where to look for one around another.
+    prefix_lens: BTreeSet<(Family, u8)>,
     tunnel_addresses: Contest<IpAddr, ByAge>,
     vtep_macs: Contest<(Family, MacAddr), ByAge>,
 }
@@ -109,7 +109,7 @@ impl Claims {
     pub(crate) fn new() -> Self {
         Self {
             subnets: Contest::new(),
-            prefix_lens: BTreeMap::new(),
+            prefix_lens: BTreeSet::new(),
             tunnel_addresses: Contest::new(),
             vtep_macs: Contest::new(),
         }
@@ -121,16 +121,11 @@ impl Claims {
             let claimant = ByAge(node.clone());
             match claim {
                 Claim::Subnet(subnet) => {
-                    if self.subnets.enter(subnet, claimant) {
-                        *self.prefix_lens.entry(len_of(subnet)).or_default() += 1;
-                    }
+                    self.prefix_lens.insert(len_of(subnet));
+                    self.subnets.enter(subnet, claimant);
                 }
-                Claim::TunnelAddress(address) => {
-                    self.tunnel_addresses.enter(address, claimant);
-                }
-                Claim::VtepMac(family, mac) => {
-                    self.vtep_macs.enter((family, mac), claimant);
-                }
+                Claim::TunnelAddress(address) => self.tunnel_addresses.enter(address, claimant),
+                Claim::VtepMac(family, mac) => self.vtep_macs.enter((family, mac), claimant),
             }
         }
     }
@@ -140,22 +135,9 @@ impl Claims {
         let claimant = ByAge(node.clone());
         for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
             match claim {
-                Claim::Subnet(subnet) => {
-                    if self.subnets.leave(subnet, &claimant)
-                        && let Some(count) = self.prefix_lens.get_mut(&len_of(subnet))
-                    {
-                        *count -= 1;
-                        if *count == 0 {
-                            self.prefix_lens.remove(&len_of(subnet));
-                        }
-                    }
-                }
-                Claim::TunnelAddress(address) => {
-                    self.tunnel_addresses.leave(address, &claimant);
-                }
-                Claim::VtepMac(family, mac) => {
-                    self.vtep_macs.leave((family, mac), &claimant);
-                }
+                Claim::Subnet(subnet) => self.subnets.leave(subnet, &claimant),
+                Claim::TunnelAddress(address) => self.tunnel_addresses.leave(address, &claimant),
+                Claim::VtepMac(family, mac) => self.vtep_macs.leave((family, mac), &claimant),
             }
         }
     }
@@ -173,7 +155,7 @@ impl Claims {
                 let lens = self
                     .prefix_lens
                     .range((family, 0)..=(family, own_len))
-                    .map(|((_, len), _)| *len);
+                    .map(|(_, len)| *len);
                 let around = lens.filter_map(|len| IpNet::new(subnet.addr(), len).ok());
                 around.filter_map(|net| self.subnets.first(net.trunc())).min()
             }

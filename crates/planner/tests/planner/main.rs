@@ -1,6 +1,9 @@
 //! What the planner wants, by table and by property, through its public face.
 
-#![expect(clippy::unwrap_used, reason = "the makers of facts panic where a test is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "the makers of facts panic where a test is wrong"
+)]
 
 mod own;
 mod peers;

@@ -255,6 +255,23 @@ fn tunnel_addresses_and_macs_are_not_shared() {
 }
 
 #[test]
+fn an_older_node_takes_no_address_and_mac_of_ours() {
+    let own_mac = vtep_mac(OWN, routelet_model::Family::V4);
+    for (tunnel, mac, reason) in [
+        ("10.1.0.0", None, Reason::TunnelAddressTaken),
+        ("10.3.0.0", Some(own_mac), Reason::VtepMacTaken),
+    ] {
+        let mut world = World::ready();
+        let mut node = mk_node("node-c", 1, &["192.168.0.3"], &["10.3.0.0/24"]);
+        node.overrides.v4.tunnel_address = Some(tunnel.parse().unwrap());
+        node.overrides.v4.vtep_mac = mac;
+        world.node(node);
+        assert_eq!(world.wanted, World::ready().wanted, "{tunnel} {mac:?}");
+        assert_eq!(world.refusals(), [refused("node node-a", reason)]);
+    }
+}
+
+#[test]
 fn underlay_addresses_that_cannot_be_reached() {
     for (addresses, reason) in [
         (&["fd00::2"][..], Reason::NoUnderlayAddress),

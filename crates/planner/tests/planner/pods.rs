@@ -185,6 +185,21 @@ fn a_peers_subnet_of_one_address_is_no_pods() {
 }
 
 #[test]
+fn a_pod_in_our_own_subnet_of_one_address_keeps_it() {
+    let mut world = World::ready();
+    world.node(mk_node(
+        OWN,
+        100,
+        &["192.168.0.1"],
+        &["10.1.0.0/24", "10.2.0.7/32"],
+    ));
+    world.pod(mk_pod("web", 1, &["10.2.0.7"]));
+    world.node(mk_node("node-b", 900, &["192.168.0.2"], &["10.2.0.7/32"]));
+    assert_eq!(world.route("10.2.0.7/32"), to("web"));
+    assert_eq!(world.refusals(), [refused("node node-b", Reason::SubnetTaken)]);
+}
+
+#[test]
 fn unreadable_values_leave_the_rest_of_the_pod() {
     let mut world = World::ready();
     let mut pod = mk_pod("web", 1, &["10.1.0.7"]);
