@@ -1,0 +1,239 @@
+//! Each kind of object, in both families: made, read back the same, replaced, deleted, and deleted again.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use routelet_model::{Family, Key, Kind, Link, LinkKind, Object, RouteTarget, Sysctl, SysctlName};
+use routelet_netlink::{Error, Kernel, Setup, Verb};
+
+/// What the kernel holds is what was written: nothing more, nothing less, nothing different.
+fn assert_holds(kernel: &mut Kernel, wanted: &[(Key, Object)]) {
+    let actual = dump_all(kernel);
+    let wanted: BTreeMap<_, _> = wanted.iter().cloned().collect();
+    for (key, object) in &wanted {
+        let found = actual.get(key);
+        assert!(found.is_some_and(|found| object.satisfied_by(found)), "{key}: {object:?}, found {found:?}");
+    }
+    let surplus: Vec<_> = actual.keys().filter(|key| !wanted.contains_key(key)).collect();
+    assert!(surplus.is_empty(), "{surplus:?}");
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        assert!(kernel.features().nexthop_objects && kernel.features().strict_dump);
+        let mut objects = all_objects();
+        all(&mut kernel, Verb::Create, &objects);
+        assert_holds(&mut kernel, &objects);
+        // One that starts anew learns the same, nexthop ids included.
+        assert_holds(&mut open(), &objects);
+        all(&mut kernel, Verb::Replace, &objects);
+        assert_holds(&mut kernel, &objects);
+        objects.reverse();
+        all(&mut kernel, Verb::Delete, &objects);
+        assert_holds(&mut kernel, &[]);
+        all(&mut kernel, Verb::Delete, &objects);
+    });
+}
+
+#[test]
+fn a_dump_of_one_link_tells_what_is_on_it() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        all(&mut kernel, Verb::Create, &all_objects());
+        for family in Family::ALL {
+            for kind in [Kind::Address, Kind::Fdb, Kind::Neighbour, Kind::Nexthop, Kind::Route] {
+                let found = dump(&mut kernel, kind, Some(device(family)));
+                assert_eq!(found.len(), 1, "{kind} {family}: {found:?}");
+            }
+        }
+        assert_eq!(dump(&mut kernel, Kind::Route, Some(name("eth0"))).len(), 2);
+        assert_eq!(dump(&mut kernel, Kind::Route, Some(name(POD))).len(), 2);
+        assert_eq!(dump(&mut kernel, Kind::Route, Some(name("absent"))).len(), 0);
+        assert_eq!(dump(&mut kernel, Kind::Link, Some(name("absent"))).len(), 0);
+        assert_eq!(dump(&mut kernel, Kind::Link, Some(device(Family::V4))).len(), 1);
+    });
+}
+
+#[test]
+fn a_link_is_brought_to_what_it_shall_be() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        all(&mut kernel, Verb::Create, &[vxlan(Family::V4)]);
+        let (key, Object::Link(wanted)) = vxlan(Family::V4) else { unreachable!() };
+        let changed = Link { mac: Some(mac(77)), mtu: Some(1300), up: false, ..(*wanted).clone() };
+        let changed = Object::Link(Box::new(changed));
+        all(&mut kernel, Verb::Replace, &[(key, changed.clone())]);
+        let found = dump(&mut kernel, Kind::Link, Some(device(Family::V4)));
+        assert!(changed.satisfied_by(&found[&key]), "{found:?}");
+
+        let veth = Link { kind: LinkKind::Veth, mac: Some(mac(5)), mtu: None, up: true, index: 0 };
+        let veth = (Key::Link(name(POD)), Object::Link(Box::new(veth)));
+        all(&mut kernel, Verb::Replace, std::slice::from_ref(&veth));
+        assert!(veth.1.satisfied_by(&dump(&mut kernel, Kind::Link, None)[&veth.0]));
+        let failures = apply(&mut kernel, &[operation(Verb::Create, &veth)]);
+        assert!(matches!(failures[0].error, Error::Unsupported(_)));
+    });
+}
+
+#[test]
+fn a_link_made_anew_has_another_index_and_is_empty() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        let objects = objects(Family::V4);
+        all(&mut kernel, Verb::Create, &objects);
+        let Object::Link(before) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0] else {
+            unreachable!()
+        };
+        let before = before.index;
+        Setup::open().unwrap().delete_link(device(Family::V4).as_str()).unwrap();
+        // No notification has been read: the failures alone must lead to the new index.
+        let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[2])]);
+        assert!(failures[0].error.is_missing_link(), "{}", failures[0].error);
+        let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[2])]);
+        assert!(matches!(failures[0].error, Error::NoSuchLink(_)), "{}", failures[0].error);
+        all(&mut kernel, Verb::Create, &objects[..6]);
+        assert_holds(&mut kernel, &objects);
+        let Object::Link(after) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0] else {
+            unreachable!()
+        };
+        assert_ne!(after.index, before);
+    });
+}
+
+#[test]
+fn a_foreign_route_of_another_metric_is_left_alone() {
+    in_netns(|| {
+        let mut setup = make_links();
+        let mut kernel = open();
+        let other = routelet_netlink::setup::RouteSpec::to_link(net("10.0.0.7/32"), POD).protocol(4).metric(50);
+        setup.add_route(other).unwrap();
+        let pod = (Key::route(net("10.0.0.7/32")), Object::Route(RouteTarget::Link(name(POD))));
+        // Ours is not there: the kernel takes metric 0 for "any", and must not take the other's.
+        all(&mut kernel, Verb::Delete, std::slice::from_ref(&pod));
+        let mut theirs = Kernel::open(routelet_netlink::Config { protocol: 4, ..config() }).unwrap();
+        assert_eq!(dump(&mut theirs, Kind::Route, None).len(), 1);
+        all(&mut kernel, Verb::Create, std::slice::from_ref(&pod));
+        all(&mut kernel, Verb::Delete, std::slice::from_ref(&pod));
+        assert_eq!(dump(&mut theirs, Kind::Route, None).len(), 1);
+        assert_eq!(dump(&mut kernel, Kind::Route, None).len(), 0);
+    });
+}
+
+#[test]
+fn a_route_of_ours_in_another_shape_is_foreign_and_can_be_deleted() {
+    in_netns(|| {
+        let mut setup = make_links();
+        let mut kernel = open();
+        use routelet_netlink::setup::RouteSpec;
+        setup.add_route(RouteSpec::via(net("10.0.1.0/24"), ip("192.0.2.9"), None).protocol(PROTOCOL)).unwrap();
+        setup
+            .add_route(RouteSpec::via(net("fd00:1::/64"), ip("2001:db8::9"), None).protocol(PROTOCOL))
+            .unwrap();
+        let found = dump(&mut kernel, Kind::Route, None);
+        assert_eq!(found.len(), 2);
+        for object in found.values() {
+            assert_eq!(*object, Object::Foreign { protocol: PROTOCOL });
+        }
+        let found: Vec<_> = found.into_iter().collect();
+        all(&mut kernel, Verb::Delete, &found);
+        assert_eq!(dump(&mut kernel, Kind::Route, None).len(), 0);
+    });
+}
+
+#[test]
+fn a_nexthop_id_that_someone_has_is_passed_over() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        let objects = objects(Family::V4);
+        all(&mut kernel, Verb::Create, &objects[..1]);
+        // Another makes the same nexthop under the same id, but with its own protocol.
+        let mut other = Kernel::open(routelet_netlink::Config { protocol: 4, ..config() }).unwrap();
+        all(&mut other, Verb::Create, &objects[4..5]);
+        let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[4])]);
+        assert!(failures[0].error.is_already_exists(), "{}", failures[0].error);
+        all(&mut kernel, Verb::Create, &objects[4..6]);
+        assert_holds(&mut kernel, &[objects[0].clone(), objects[4].clone(), objects[5].clone()]);
+        assert_eq!(dump(&mut other, Kind::Nexthop, None).len(), 1);
+    });
+}
+
+#[test]
+fn a_second_nexthop_for_a_gateway_is_a_stray_that_can_be_deleted() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        let objects = objects(Family::V6);
+        all(&mut kernel, Verb::Create, &objects[..1]);
+        // Two that know nothing of each other: the second finds the first's id taken and takes the next.
+        let mut second = open();
+        all(&mut kernel, Verb::Create, &objects[4..5]);
+        assert_eq!(apply(&mut second, &[operation(Verb::Create, &objects[4])]).len(), 1);
+        all(&mut second, Verb::Create, &objects[4..5]);
+        let mut found = dump(&mut kernel, Kind::Nexthop, None);
+        assert_eq!(found.remove(&objects[4].0), Some(Object::Nexthop));
+        let strays: Vec<_> = found.into_iter().collect();
+        assert!(matches!(
+            strays.as_slice(),
+            [(Key::StrayNexthop { .. }, Object::Foreign { protocol: PROTOCOL })]
+        ));
+        all(&mut kernel, Verb::Delete, &strays);
+        assert_eq!(dump(&mut kernel, Kind::Nexthop, None).len(), 1);
+    });
+}
+
+#[test]
+fn settings_are_written_in_order_and_read() {
+    in_netns(|| {
+        let mut setup = make_links();
+        let mut kernel = open();
+        let host = [SysctlName::Ipv4IpForward, SysctlName::Ipv6AllForwarding].map(Sysctl::host);
+        let pod = [
+            (SysctlName::Ipv4ProxyArp, 1),
+            (SysctlName::Ipv4RpFilter, 1),
+            (SysctlName::Ipv4ProxyDelay, 0),
+            (SysctlName::Ipv4Forwarding, 1),
+            (SysctlName::Ipv6Forwarding, 1),
+            (SysctlName::Ipv6ProxyNdp, 1),
+            (SysctlName::Ipv6AcceptRa, 0),
+        ]
+        .map(|(setting, value)| (Sysctl::link(setting, name(POD)), value));
+        let settings: Vec<_> = host.into_iter().map(|sysctl| (sysctl, 1)).chain(pod).collect();
+        let objects: Vec<_> =
+            settings.iter().map(|(sysctl, value)| (Key::Sysctl(*sysctl), Object::Sysctl(*value))).collect();
+        all(&mut kernel, Verb::Create, &objects);
+        all(&mut kernel, Verb::Replace, &objects);
+        all(&mut kernel, Verb::Delete, &objects);
+        for (sysctl, value) in &settings {
+            assert_eq!(kernel.sysctl(*sysctl).unwrap(), Some(*value), "{sysctl}");
+        }
+        setup.delete_link(POD).unwrap();
+        assert_eq!(kernel.sysctl(pod[0].0).unwrap(), None);
+        let failures = apply(&mut kernel, &[operation(Verb::Replace, &objects[2])]);
+        assert!(failures[0].error.is_missing_link());
+    });
+}
+
+#[test]
+fn the_host_is_told_without_what_is_ours() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        all(&mut kernel, Verb::Create, &all_objects());
+        let host = kernel.host().unwrap();
+        let mut names: Vec<_> = host.links.iter().map(|link| link.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, ["eth0", "far3456789a", "fareth0", "lo"]);
+        let (eth0, address) = host.holder(ip("192.0.2.1")).unwrap();
+        assert_eq!((eth0.name.as_str(), eth0.mtu, eth0.up, address), ("eth0", 1500, true, net("192.0.2.1/24")));
+        assert_eq!(eth0.addresses, [net("192.0.2.1/24"), net("2001:db8::1/64")]);
+    });
+}
