@@ -1,3 +1,17 @@
 //! Test kit and demo: nodes and pods as network namespaces, an in-memory Kubernetes API, a fake kernel.
 
+mod agent;
 pub mod api;
+pub mod http;
+pub mod ping;
+pub mod privilege;
+pub mod process;
+pub mod skip;
+mod temp;
+mod topology;
+pub mod wait;
+
+pub use agent::Agent;
+pub use ping::{Ping, PingReport, Pinger, ping};
+pub use temp::TempDir;
+pub use topology::{Lab, Node, Pod};

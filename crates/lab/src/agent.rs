@@ -1,0 +1,194 @@
+//! The real agent, `routelet run`, on a node of the lab.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use routelet_netlink::Netns;
+
+use crate::process::{Process, built_program};
+use crate::{Node, http, wait};
+
+/// Names the agent's program, where it is not in the target directory of the running test.
+const PROGRAM: &str = "ROUTELET_BIN";
+
+/// Where the agent answers inside its node. Each node has a 127.0.0.1 of its own.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9099);
+
+/// An agent on a node. Dropping this kills it (SIGKILL), and shows its log if a test is failing.
+#[derive(Debug)]
+pub struct Agent {
+    node: String,
+    netns: Netns,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    process: Process,
+}
+
+impl Agent {
+    /// Starts the agent on `node`; `arguments` come after those that every agent of the lab gets.
+    pub fn start(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+        let program = built_program("routelet", PROGRAM)?;
+        let mut all: Vec<OsString> = vec!["run".into(), "--node-name".into(), node.name().into()];
+        all.extend(["--kubeconfig".into(), kubeconfig.into()]);
+        all.extend(["--admin-address".into(), ADMIN.to_string().into()]);
+        all.extend(arguments.iter().map(OsString::from));
+        let process = start(node.name(), node.netns(), &program, &all)?;
+        Ok(Self {
+            node: node.name().to_owned(),
+            netns: node.netns().clone(),
+            program,
+            arguments: all,
+            process,
+        })
+    }
+
+    /// Starts it again, with the same arguments, after [`Agent::kill`] or [`Agent::stop`]; one that runs is killed.
+    /// The log begins anew.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.process = start(&self.node, &self.netns, &self.program, &self.arguments)?;
+        Ok(())
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.process.terminate()?;
+        self.wait_exit(wait::LONG)
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_exit(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        self.process
+            .wait_exit(timeout)
+            .map_err(|error| self.process.explain(error))
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Waits until /readyz says yes. Ends at once where the agent does.
+    pub fn wait_ready(&mut self, timeout: Duration) -> Result<()> {
+        let what = format!("the agent on {} to be ready", self.node);
+        let mut last = String::new();
+        let ready = wait::until(timeout, &what, || match self.get("/readyz") {
+            Ok(response) => {
+                last = format!("/readyz says {}: {}", response.status, response.body.trim());
+                response.status == 200
+            }
+            Err(error) => {
+                last = format!("{error:#}");
+                !self.process.is_running()
+            }
+        });
+        let ready = ready.map_err(|error| error.context(last)).and_then(|()| {
+            ensure!(
+                self.process.is_running(),
+                "the agent on {} ended before it was ready",
+                self.node
+            );
+            Ok(())
+        });
+        ready.map_err(|error| self.process.explain(error))
+    }
+
+    /// Gets a path of its admin address.
+    pub fn get(&self, path: &str) -> Result<http::Response> {
+        http::get(&self.netns, ADMIN, path)
+    }
+
+    /// Its metrics, as text.
+    pub fn metrics(&self) -> Result<String> {
+        let response = self.get("/metrics")?;
+        ensure!(
+            response.status == 200,
+            "/metrics answered {}: {}",
+            response.status,
+            response.body
+        );
+        Ok(response.body)
+    }
+
+    /// The value of one metric; `series` is its name, with its labels as /metrics writes them.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let text = self.metrics()?;
+        value_of(&text, series).with_context(|| format!("no {series} in:\n{text}"))
+    }
+
+    /// What it has written since it was last started.
+    pub fn log(&self) -> Vec<String> {
+        self.process.log()
+    }
+
+    /// Waits for a line of its log that contains `text`, and returns it.
+    pub fn wait_log(&self, text: &str, timeout: Duration) -> Result<String> {
+        self.process
+            .wait_log(text, timeout)
+            .map_err(|error| self.process.explain(error))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Its resident memory (VmRSS) in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kib: u64 = kib
+            .with_context(|| format!("no VmRSS in {path}"))?
+            .trim()
+            .parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+fn start(node: &str, netns: &Netns, program: &Path, arguments: &[OsString]) -> Result<Process> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // The settings of whoever runs the tests are not the agent's.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("ROUTELET_")
+            || text.starts_with("KUBE")
+            || text.to_lowercase().ends_with("_proxy")
+        {
+            command.env_remove(&name);
+        }
+    }
+    Process::start(&format!("the agent on {node}"), netns, command)
+}
+
+fn value_of(metrics: &str, series: &str) -> Option<f64> {
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_by_series() {
+        let text = "# TYPE a counter\na_total 3\na_total{kind=\"route\"} 4.5\na_total_more 7\n";
+        assert_eq!(value_of(text, "a_total"), Some(3.0));
+        assert_eq!(value_of(text, "a_total{kind=\"route\"}"), Some(4.5));
+        assert_eq!(value_of(text, "a"), None);
+    }
+}

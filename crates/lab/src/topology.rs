@@ -1,0 +1,363 @@
+//! The lab's network: a LAN, nodes on it, and pods on the nodes, each a network namespace.
+//!
+//! ```text
+//!   pod        pod            LAN: bridge lan0, 172.30.0.1/16, fd00:30::1/64
+//!   eth0       eth0            │ n1            │ n2
+//!    │cali…     │cali…         │               │
+//!   node-1 ────────────────── eth0            eth0 ─── node-2
+//! ```
+//!
+//! Pods are set up as the CNI plugin does it; what is the agent's work on a node is not done here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use routelet_model::{Family, HOST_VETH_MAC, IfName, MacAddr, PerFamily, PodId, host_prefix, host_veth_name};
+use routelet_netlink::Netns;
+use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
+
+/// The LAN's bridge.
+const LAN: &str = "lan0";
+/// A fixed address: a bridge without one takes that of a port, and changes it with the ports.
+const LAN_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x01]);
+/// The device that a node or a pod has for its one connection.
+const ETH0: &str = "eth0";
+/// Default prefix of host veths' names.
+const INTERFACE_PREFIX: &str = "cali";
+/// Where pods send everything to: an address that the host's proxy ARP answers for.
+const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The link-local address that follows from [`HOST_VETH_MAC`].
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// The LAN's address number `number`, with its prefix length. Number 1 is the LAN's own.
+fn lan_address(family: Family, number: u16) -> IpNet {
+    let [high, low] = number.to_be_bytes();
+    match family {
+        Family::V4 => IpNet::new_assert(Ipv4Addr::new(172, 30, high, low).into(), 16),
+        Family::V6 => IpNet::new_assert(Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, number).into(), 64),
+    }
+}
+
+/// A LAN. It is also the outside world: what is on no node is reached through it.
+#[derive(Debug)]
+pub struct Lab {
+    netns: Netns,
+    mtu: u32,
+    nodes: AtomicU16,
+}
+
+impl Lab {
+    /// A LAN with an MTU of 1500.
+    pub fn new() -> Result<Self> {
+        Self::with_mtu(1500)
+    }
+
+    /// A LAN of another MTU, in bytes.
+    pub fn with_mtu(mtu: u32) -> Result<Self> {
+        let netns = new_netns()?;
+        let mut setup = Setup::open_in(&netns)?;
+        setup.add_bridge(LAN)?;
+        setup.set_mac(LAN, LAN_MAC)?;
+        setup.set_mtu(LAN, mtu)?;
+        for family in Family::ALL {
+            setup.add_address(LAN, lan_address(family, 1))?;
+        }
+        Ok(Self {
+            netns,
+            mtu,
+            nodes: AtomicU16::new(0),
+        })
+    }
+
+    /// The LAN's namespace: for servers that all nodes reach, and for hosts outside the cluster.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The LAN's own address: 172.30.0.1 and fd00:30::1.
+    pub fn address(&self, family: Family) -> IpAddr {
+        lan_address(family, 1).addr()
+    }
+
+    /// Sets up links and routes of the LAN.
+    pub fn setup(&self) -> Result<Setup> {
+        Ok(Setup::open_in(&self.netns)?)
+    }
+
+    /// Adds a node, with eth0 on the LAN and the next address of each family.
+    pub fn node(&self, name: &str) -> Result<Node> {
+        let number = self.nodes.fetch_add(1, Ordering::Relaxed) + 1;
+        // Number 1 of the LAN's addresses is its own.
+        let addresses = PerFamily {
+            v4: lan_address(Family::V4, number + 1),
+            v6: lan_address(Family::V6, number + 1),
+        };
+        let netns = new_netns()?;
+        let port = format!("n{number}");
+        let near = VethEnd {
+            name: &port,
+            mtu: Some(self.mtu),
+            up: true,
+            ..VethEnd::default()
+        };
+        let far = VethEnd {
+            name: ETH0,
+            mtu: Some(self.mtu),
+            up: true,
+            ..VethEnd::default()
+        };
+        let mut lan = self.setup()?;
+        lan.add_veth(near, far, &netns)
+            .with_context(|| format!("connecting {name} to the LAN"))?;
+        lan.set_master(&port, LAN)?;
+        let mut setup = Setup::open_in(&netns)?;
+        for family in Family::ALL {
+            setup.add_address(ETH0, *addresses.get(family))?;
+            setup.add_route(RouteSpec::via(
+                default_route(family),
+                self.address(family),
+                Some(ETH0),
+            ))?;
+        }
+        Ok(Node {
+            name: name.to_owned(),
+            netns,
+            port,
+            addresses,
+            mtu: AtomicU32::new(self.mtu),
+        })
+    }
+
+    /// Adds `count` nodes, named node-1 and so on.
+    pub fn nodes(&self, count: usize) -> Result<Vec<Node>> {
+        (1..=count)
+            .map(|number| self.node(&format!("node-{number}")))
+            .collect()
+    }
+
+    /// Sets the MTU, in bytes, of a node's connection, on both ends.
+    pub fn set_underlay_mtu(&self, node: &Node, mtu: u32) -> Result<()> {
+        self.setup()?.set_mtu(&node.port, mtu)?;
+        node.setup()?.set_mtu(ETH0, mtu)?;
+        node.mtu.store(mtu, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the LAN lead `subnet` to a node: for hosts outside that talk to pods.
+    pub fn route_to(&self, node: &Node, subnet: IpNet) -> Result<()> {
+        let gateway = node.address(Family::of_net(subnet));
+        Ok(self
+            .setup()?
+            .replace_route(RouteSpec::via(subnet, gateway, Some(LAN)))?)
+    }
+
+    /// Pulls a node's cable out, or puts it in again.
+    pub fn set_connected(&self, node: &Node, connected: bool) -> Result<()> {
+        let mut setup = self.setup()?;
+        if connected {
+            setup.set_up(&node.port)?
+        } else {
+            setup.set_down(&node.port)?
+        }
+        Ok(())
+    }
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    netns: Netns,
+    port: String,
+    addresses: PerFamily<IpNet>,
+    mtu: AtomicU32,
+}
+
+impl Node {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// Its address on the LAN, on eth0.
+    pub fn address(&self, family: Family) -> IpAddr {
+        self.addresses.get(family).addr()
+    }
+
+    /// The same, with the LAN's prefix length.
+    pub fn address_with_prefix(&self, family: Family) -> IpNet {
+        *self.addresses.get(family)
+    }
+
+    /// Sets up links and routes of the node.
+    pub fn setup(&self) -> Result<Setup> {
+        Ok(Setup::open_in(&self.netns)?)
+    }
+
+    /// Adds a pod in Kubernetes' namespace `default`.
+    pub fn pod(&self, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
+        self.pod_in("default", name, addresses)
+    }
+
+    /// Adds a pod: its namespace, its veth pair, and its addresses and routes inside. The MTU leaves room for VXLAN.
+    pub fn pod_in(&self, namespace: &str, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
+        let id = PodId {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let host_veth = host_veth_name(INTERFACE_PREFIX, namespace, name)?;
+        let overhead = if addresses.iter().any(IpAddr::is_ipv6) {
+            70
+        } else {
+            50
+        };
+        let mtu = Some(self.mtu.load(Ordering::Relaxed) - overhead);
+        let netns = new_netns()?;
+        let near = VethEnd {
+            name: host_veth.as_str(),
+            mac: Some(HOST_VETH_MAC),
+            mtu,
+            up: true,
+        };
+        let far = VethEnd {
+            name: ETH0,
+            mac: None,
+            mtu,
+            up: true,
+        };
+        let mut host = self.setup()?;
+        host.add_veth(near, far, &netns)
+            .with_context(|| format!("connecting {id} to {}", self.name))?;
+        let mac = host.link(host_veth.as_str())?.and_then(|link| link.mac);
+        ensure!(
+            mac == Some(HOST_VETH_MAC),
+            "{host_veth} has the MAC address {mac:?} in place of {HOST_VETH_MAC}"
+        );
+
+        let mut inside = Setup::open_in(&netns)?;
+        for family in Family::ALL {
+            let mut of_family = addresses
+                .iter()
+                .filter(|address| Family::of(**address) == family)
+                .peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            for address in of_family {
+                inside.add_address(ETH0, host_prefix(*address))?;
+            }
+            let gateway = match family {
+                Family::V4 => GATEWAY_V4.into(),
+                Family::V6 => GATEWAY_V6.into(),
+            };
+            if family == Family::V4 {
+                inside.add_route(RouteSpec::to_link(host_prefix(gateway), ETH0))?;
+            }
+            inside.add_route(RouteSpec::via(default_route(family), gateway, Some(ETH0)))?;
+        }
+        Ok(Pod {
+            id,
+            node: self.netns.clone(),
+            netns,
+            host_veth,
+            addresses: addresses.to_vec(),
+        })
+    }
+}
+
+/// A pod. When this is dropped, the kernel takes the veth pair away in its own time; see [`Pod::delete`].
+#[derive(Debug)]
+pub struct Pod {
+    id: PodId,
+    node: Netns,
+    netns: Netns,
+    host_veth: IfName,
+    addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// Its namespace and name in Kubernetes.
+    pub fn id(&self) -> &PodId {
+        &self.id
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The node's end of its veth pair.
+    pub fn host_veth(&self) -> IfName {
+        self.host_veth
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Its first address of the family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .copied()
+            .find(|address| Family::of(*address) == family)
+    }
+
+    /// Sets up links and routes inside the pod.
+    pub fn setup(&self) -> Result<Setup> {
+        Ok(Setup::open_in(&self.netns)?)
+    }
+
+    /// Takes the pod away; its host veth is gone when this returns.
+    pub fn delete(self) -> Result<()> {
+        Ok(Setup::open_in(&self.node)?.delete_link(self.host_veth.as_str())?)
+    }
+}
+
+fn default_route(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+        Family::V6 => IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}
+
+/// A namespace in which IPv6 addresses can be used at once: duplicate address detection would take a second or two,
+/// and no address here is a duplicate.
+fn new_netns() -> Result<Netns> {
+    let netns = Netns::new()?;
+    netns.run(|| {
+        for scope in ["all", "default"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad");
+            std::fs::write(&path, "0").with_context(|| format!("writing {path} (the lab needs IPv6)"))?;
+        }
+        anyhow::Ok(())
+    })??;
+    Ok(netns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_v6_follows_from_the_host_veths_mac() {
+        let MacAddr([a, b, c, d, e, f]) = HOST_VETH_MAC;
+        let last = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        assert_eq!(GATEWAY_V6.octets()[8..], last);
+    }
+
+    #[test]
+    fn lan_addresses() {
+        assert_eq!(lan_address(Family::V4, 1).to_string(), "172.30.0.1/16");
+        assert_eq!(lan_address(Family::V4, 300).to_string(), "172.30.1.44/16");
+        assert_eq!(lan_address(Family::V6, 2).to_string(), "fd00:30::2/64");
+    }
+}
