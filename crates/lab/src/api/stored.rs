@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Resource;
 use super::selector::{Fields, Selector};
@@ -131,16 +131,29 @@ impl Event {
     /// What a watch with this selector sees of the change: an object that stops matching is deleted to it, one
     /// that begins to match is added.
     pub(crate) fn line_for(&self, selector: &Selector) -> Option<Bytes> {
-        let was = self
+        let seen_before = self
             .previous
             .as_ref()
-            .is_some_and(|previous| selector.matches(&previous.fields));
-        let is = self.object.kind != EventKind::Deleted && selector.matches(&self.object.fields);
-        match (was, is) {
-            (false, false) => None,
-            (false, true) => Some(self.object.line(EventKind::Added)),
-            (true, true) => Some(self.object.line(EventKind::Modified)),
-            (true, false) => Some(self.object.line(EventKind::Deleted)),
+            .filter(|previous| selector.matches(&previous.fields));
+        let is_there = self.object.kind != EventKind::Deleted;
+        let seen_now = is_there && selector.matches(&self.object.fields);
+        match (seen_before, seen_now) {
+            (None, false) => None,
+            (None, true) => Some(self.object.line(EventKind::Added)),
+            (Some(_), true) => Some(self.object.line(EventKind::Modified)),
+            (Some(previous), false) if is_there => Some(self.gone_from_sight(previous)),
+            (Some(_), false) => Some(self.object.line(EventKind::Deleted)),
         }
+    }
+
+    /// As a real server does, shows the last state that matched, with the version of the change that took it away.
+    fn gone_from_sight(&self, previous: &Stored) -> Bytes {
+        let mut object: Value = serde_json::from_slice(&previous.json()).unwrap_or_default(); // our own JSON
+        object["metadata"]["resourceVersion"] = self.revision().to_string().into();
+        format!(
+            "{}\n",
+            json!({"type": EventKind::Deleted.name(), "object": object})
+        )
+        .into()
     }
 }
