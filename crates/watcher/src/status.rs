@@ -36,7 +36,7 @@ pub struct WatchStatus {
     pub objects: usize,
     /// Updates without news, heartbeats above all, that ended in the watcher.
     pub events_dropped_unchanged: u64,
-    /// Events that could not be read twice in a row and were skipped.
+    /// Events that were skipped: unreadable when told, and when told again, or about an object without a name.
     pub events_skipped: u64,
 }
 
