@@ -80,8 +80,15 @@ impl Kernel {
         match (*key, object) {
             (Key::Link(name), object) => {
                 self.push_link(index, *verb, name, object)?;
+                let before = self.view.links.index(name);
                 self.flush(operations, failures);
-                self.refresh_link(name)
+                self.refresh_link(name)?;
+                if let Some(before) = before.filter(|_| *verb == Verb::Delete)
+                    && self.view.links.index(name) != Some(before)
+                {
+                    self.view.links.mark_deleted(before);
+                }
+                Ok(())
             }
             (Key::Sysctl(_), _) if *verb == Verb::Delete => Ok(()),
             (Key::Sysctl(sysctl), Object::Sysctl(value)) => {
@@ -233,6 +240,7 @@ impl Kernel {
     /// Sends the batch and sorts out what became of it.
     fn flush(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
         let view = &mut self.view;
+        let mut ids_in_use = Vec::new();
         self.requests.send_batch(&mut self.batch, &mut |index, error| {
             let operation = &operations[index];
             if error.errno() == Some(libc::ENODEV)
@@ -245,15 +253,23 @@ impl Kernel {
                 && operation.verb != Verb::Delete
                 && let Some(id) = view.nexthops.id(link, gateway)
             {
-                match error.is_already_exists() {
-                    true => view.nexthops.mark_taken(id),
-                    false => view.nexthops.forget(id),
+                view.nexthops.forget(id);
+                if error.is_already_exists() {
+                    ids_in_use.push((id, index, error));
+                    return;
                 }
             }
             if !is_success(operation, &error) {
                 failures.push(Failure { index, error });
             }
         });
+        for (id, index, error) in ids_in_use {
+            // Whoever has it; it may be what we want, forgotten by a notification that came late.
+            if self.learn_nexthop(id) != Some(operations[index].key) {
+                self.view.nexthops.mark_taken(id);
+                failures.push(Failure { index, error });
+            }
+        }
     }
 }
 

@@ -23,7 +23,8 @@ pub enum Hint {
     Seen(Key, Object),
     /// The object is gone.
     Gone(Key),
-    /// A link of ours is gone, or has another name now, and with it all that was on it.
+    /// A link of ours is gone, or has another name now, and with it all that was on it. Not told of a link that
+    /// [`Kernel::apply`](crate::Kernel::apply) has deleted.
     LinkGone(IfName),
     /// A link of the host that is none of ours is new, gone or changed (name, MTU, up), or its addresses are.
     HostChanged,
@@ -82,10 +83,11 @@ fn new_link(
     host: &mut HostWatch,
     hints: &mut Vec<Hint>,
 ) -> Result<(), Error> {
-    let Some(link) = SeenLink::read(payload)? else {
+    let link = SeenLink::read(payload)?.filter(|link| !view.links.is_deleted(link.index));
+    let Some(link) = link else {
         return Ok(());
     };
-    if let Some(before) = view.learn_link(&link)
+    if let Some(before) = view.hear_of_link(&link)
         && view.is_ours(before)
     {
         hints.push(Hint::LinkGone(before));
@@ -109,12 +111,12 @@ fn deleted_link(
     host: &mut HostWatch,
     hints: &mut Vec<Hint>,
 ) -> Result<(), Error> {
-    let Some(link) = SeenLink::read(payload)? else {
+    let link = SeenLink::read(payload)?.filter(|link| !view.links.take_deleted(link.index));
+    let Some(link) = link else {
         return Ok(());
     };
-    view.unlearn_link(link.index, link.name);
-    // When another stands under the name already, we made it, and know.
-    if view.is_ours(link.name) && view.links.index(link.name).is_none() {
+    view.hear_of_link_gone(link.index);
+    if view.is_ours(link.name) {
         hints.push(Hint::LinkGone(link.name));
     }
     if host.link_gone(link.index) {

@@ -282,6 +282,7 @@ impl Kernel {
             config,
             links,
             nexthops,
+            ..
         } = &mut self.view;
         let mut seen = Vec::new();
         self.dumps
@@ -295,6 +296,24 @@ impl Kernel {
             .iter()
             .filter_map(|nexthop| nexthops.learn(nexthop, config.protocol))
             .collect())
+    }
+
+    /// Asks who has a nexthop id; returns its key if it is what we would have made.
+    pub(crate) fn learn_nexthop(&mut self, id: u32) -> Option<Key> {
+        let View {
+            config,
+            links,
+            nexthops,
+            ..
+        } = &mut self.view;
+        let seen = self
+            .dumps
+            .get(&NexthopMessage::get(id), |payload| {
+                SeenNexthop::read(payload, links)
+            })
+            .ok()?;
+        let (key, object) = nexthops.learn(&seen, config.protocol)?;
+        (object == Object::Nexthop).then_some(key)
     }
 
     /// The present value of a setting; `None` where the link, or the family, is not there.
@@ -343,6 +362,9 @@ impl Kernel {
                 }
             }
         }
+        if std::mem::take(&mut self.view.nexthops_in_doubt) && self.features.nexthop_objects {
+            lost |= self.dump_nexthops(None).is_err();
+        }
         if lost {
             hints.push(Hint::Lost);
         }
@@ -363,5 +385,149 @@ fn empty<T: Default>(error: Error) -> Result<T, Error> {
     match error.errno() {
         Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::ENODEV) => Ok(T::default()),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+    use routelet_model::RouteTarget;
+
+    use super::*;
+    use crate::setup::VethEnd;
+    use crate::{Netns, Operation, Setup, Verb};
+
+    const OURS: u8 = 80;
+
+    /// A kernel with a nexthop on a link of the host and a route through it.
+    fn with_nexthop() -> (Kernel, [Operation; 2]) {
+        let mut setup = Setup::open().unwrap();
+        let (near, far) = ("near", "far");
+        let here = Netns::current().unwrap();
+        let end = |name| VethEnd {
+            name,
+            ..VethEnd::default()
+        };
+        setup.add_veth(end(near), end(far), &here).unwrap();
+        setup.set_up(near).unwrap();
+        setup.set_up(far).unwrap();
+        let config = Config {
+            protocol: OURS,
+            devices: Vec::new(),
+            interface_prefix: "cali".to_owned(),
+            receive_buffer: 1 << 20,
+        };
+        let mut kernel = Kernel::open(config).unwrap();
+        let (link, gateway) = (near.parse().unwrap(), [10, 0, 1, 0].into());
+        let operations = [
+            (Key::Nexthop { link, gateway }, Object::Nexthop),
+            (
+                Key::route("10.0.1.0/24".parse().unwrap()),
+                Object::Route(RouteTarget::Nexthop { link, gateway }),
+            ),
+        ];
+        let operations = operations.map(|(key, object)| Operation {
+            verb: Verb::Create,
+            key,
+            object,
+        });
+        let mut failures = Vec::new();
+        kernel.apply(&operations, &mut failures);
+        assert!(failures.is_empty(), "{failures:?}");
+        (kernel, operations)
+    }
+
+    fn dump(kernel: &mut Kernel, kind: Kind) -> Vec<(Key, Object)> {
+        let mut found = Vec::new();
+        kernel
+            .dump(kind, None, &mut |key, object| found.push((key, object)))
+            .unwrap();
+        found
+    }
+
+    #[test]
+    fn a_nexthop_changed_under_its_id_is_mended_with_its_routes() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, [mut nexthop, route]) = with_nexthop();
+                kernel.drain(&mut Vec::new());
+                let Key::Nexthop { link, gateway } = nexthop.key else {
+                    unreachable!()
+                };
+                let (id, on) = (
+                    kernel.view.nexthops.id(link, gateway).unwrap(),
+                    kernel.index_of(link).unwrap(),
+                );
+                let mut other = Socket::open().unwrap();
+                for (protocol, gateway) in [(OURS, [10, 0, 9, 9]), (4, [10, 0, 1, 0])] {
+                    let changed = NexthopMessage::new(id, protocol, on, gateway.into());
+                    other.request(&changed, NLM_F_CREATE | NLM_F_REPLACE).unwrap();
+                    let mut hints = Vec::new();
+                    kernel.drain(&mut hints);
+                    assert!(
+                        hints.contains(&Hint::Seen(nexthop.key, Object::Foreign { protocol })),
+                        "{hints:?}"
+                    );
+                    let found = dump(&mut kernel, Kind::Nexthop);
+                    assert_eq!(found, [(nexthop.key, Object::Foreign { protocol })]);
+                    nexthop.verb = Verb::Replace;
+                    kernel.apply(std::slice::from_ref(&nexthop), &mut Vec::new());
+                    assert_eq!(dump(&mut kernel, Kind::Nexthop), [(nexthop.key, Object::Nexthop)]);
+                    assert_eq!(
+                        dump(&mut kernel, Kind::Route),
+                        [(route.key, route.object.clone())]
+                    );
+                }
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_second_nexthop_for_a_gateway_is_a_stray_that_can_be_deleted() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, [nexthop, _]) = with_nexthop();
+                let Key::Nexthop { link, gateway } = nexthop.key else {
+                    unreachable!()
+                };
+                let second = NexthopMessage::new(7, OURS, kernel.index_of(link).unwrap(), gateway);
+                Socket::open().unwrap().request(&second, NLM_F_CREATE).unwrap();
+                let stray = (Key::StrayNexthop { id: 7 }, Object::Foreign { protocol: OURS });
+                assert_eq!(
+                    dump(&mut kernel, Kind::Nexthop),
+                    [stray.clone(), (nexthop.key, Object::Nexthop)]
+                );
+                let delete = Operation {
+                    verb: Verb::Delete,
+                    key: stray.0,
+                    object: stray.1,
+                };
+                kernel.apply(&[delete], &mut Vec::new());
+                assert_eq!(dump(&mut kernel, Kind::Nexthop), [(nexthop.key, Object::Nexthop)]);
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_nexthop_that_is_there_though_forgotten_is_found_again() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, operations) = with_nexthop();
+                let Key::Nexthop { link, .. } = operations[0].key else {
+                    unreachable!()
+                };
+                kernel.view.nexthops.forget_link(link);
+                let mut failures = Vec::new();
+                kernel.apply(&operations[..1], &mut failures);
+                assert!(failures.is_empty(), "{failures:?}");
+                assert_eq!(
+                    dump(&mut kernel, Kind::Nexthop),
+                    [(operations[0].key, Object::Nexthop)]
+                );
+            })
+            .unwrap();
     }
 }

@@ -3,13 +3,15 @@
 use std::cell::Cell;
 
 use routelet_model::IfName;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Links by index and by name, as of the last dump and the notifications since.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     names: FxHashMap<u32, IfName>,
     indexes: FxHashMap<IfName, u32>,
+    /// Indexes of links that we have deleted; notifications from their lifetime may still be queued.
+    deleted: FxHashSet<u32>,
     /// Whether a name was asked for that is not known.
     missed: Cell<bool>,
 }
@@ -58,6 +60,22 @@ impl Links {
         {
             self.indexes.remove(&name);
         }
+    }
+
+    /// Takes note that we have deleted a link.
+    pub(crate) fn mark_deleted(&mut self, index: u32) {
+        self.remove(index);
+        self.deleted.insert(index);
+    }
+
+    /// Whether we have deleted the link.
+    pub(crate) fn is_deleted(&self, index: u32) -> bool {
+        self.deleted.contains(&index)
+    }
+
+    /// The same, when the last notification of the link has come.
+    pub(crate) fn take_deleted(&mut self, index: u32) -> bool {
+        self.deleted.remove(&index)
     }
 
     /// Forgets all links, before all of them are told anew.

@@ -67,6 +67,14 @@ impl NexthopMessage {
         }
     }
 
+    /// Asks for the nexthop `id`.
+    pub(crate) fn get(id: u32) -> Self {
+        Self {
+            id: Some(id),
+            ..Self::dump(None)
+        }
+    }
+
     /// Asks for all nexthops, or for those of one link.
     pub(crate) fn dump(index: Option<u32>) -> Self {
         Self {

@@ -16,6 +16,8 @@ pub(crate) struct View {
     pub(crate) config: Config,
     pub(crate) links: Links,
     pub(crate) nexthops: NexthopIds,
+    /// Whether a link may have taken nexthops along, which the kernel does not tell: only a dump does.
+    pub(crate) nexthops_in_doubt: bool,
 }
 
 impl View {
@@ -24,6 +26,7 @@ impl View {
             config,
             links: Links::default(),
             nexthops: NexthopIds::default(),
+            nexthops_in_doubt: false,
         }
     }
 
@@ -37,24 +40,34 @@ impl View {
         self.is_device(link) || link.as_str().starts_with(&self.config.interface_prefix)
     }
 
-    /// Takes note of a link: its index, and that nexthops cannot be on it while it is down.
-    pub(crate) fn learn_link(&mut self, link: &SeenLink) -> Option<IfName> {
-        if !link.running {
-            self.nexthops.forget_link(link.name);
-        }
+    /// Takes note of a link as it is now.
+    pub(crate) fn learn_link(&mut self, link: &SeenLink) {
         let before = self.links.insert(link.index, link.name);
-        if let Some(before) = before {
-            self.nexthops.forget_link(before);
+        for name in before.into_iter().chain((!link.running).then_some(link.name)) {
+            self.nexthops.forget_link(name);
         }
-        before
     }
 
-    /// Takes note that a link is gone.
+    /// Takes note that a link is gone now.
     pub(crate) fn unlearn_link(&mut self, index: u32, name: IfName) {
         self.links.remove(index);
         if self.links.index(name).is_none() {
             self.nexthops.forget_link(name);
         }
+    }
+
+    /// Takes note of a link as a notification tells it, which may be of the past: nexthops may have been made
+    /// since on a link that it tells to be down. Returns the name that the link had before, if another.
+    pub(crate) fn hear_of_link(&mut self, link: &SeenLink) -> Option<IfName> {
+        let before = self.links.insert(link.index, link.name);
+        self.nexthops_in_doubt |= before.is_some() || !link.running;
+        before
+    }
+
+    /// Takes note that a notification tells a link to be gone.
+    pub(crate) fn hear_of_link_gone(&mut self, index: u32) {
+        self.links.remove(index);
+        self.nexthops_in_doubt = true;
     }
 
     /// The object of a link of ours.

@@ -23,7 +23,10 @@ fn each_failure_is_told_for_its_own_operation() {
         let routes: Vec<_> = (0..1000).map(|number| pod_route(number, name(POD))).collect();
         let third: Vec<_> = routes.iter().step_by(3).cloned().collect();
         all(&mut kernel, Verb::Create, &third);
-        let operations: Vec<_> = routes.iter().map(|route| operation(Verb::Create, route)).collect();
+        let operations: Vec<_> = routes
+            .iter()
+            .map(|route| operation(Verb::Create, route))
+            .collect();
         let failures = apply(&mut kernel, &operations);
         let failed: Vec<_> = failures.iter().map(|failure| failure.index).collect();
         assert_eq!(failed, (0..1000).step_by(3).collect::<Vec<_>>());
@@ -39,7 +42,10 @@ fn a_batch_of_which_all_fail_loses_no_answer() {
         let mut kernel = open();
         let routes: Vec<_> = (0..1000).map(|number| pod_route(number, name(POD))).collect();
         all(&mut kernel, Verb::Create, &routes);
-        let operations: Vec<_> = routes.iter().map(|route| operation(Verb::Create, route)).collect();
+        let operations: Vec<_> = routes
+            .iter()
+            .map(|route| operation(Verb::Create, route))
+            .collect();
         let failures = apply(&mut kernel, &operations);
         assert_eq!(failures.len(), 1000);
         assert!(failures.iter().all(|failure| failure.error.is_already_exists()));
@@ -54,9 +60,16 @@ fn the_kernel_s_own_words_are_told() {
         let mut objects = objects(Family::V4);
         all(&mut kernel, Verb::Create, &objects[..1]);
         // A gateway that is an address of the host's own.
-        objects[4].0 = Key::Nexthop { link: device(Family::V4), gateway: ip("192.0.2.1") };
+        objects[4].0 = Key::Nexthop {
+            link: device(Family::V4),
+            gateway: ip("192.0.2.1"),
+        };
         let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[4])]);
-        let Error::Refused { errno: 22, message: Some(message) } = &failures[0].error else {
+        let Error::Refused {
+            errno: 22,
+            message: Some(message),
+        } = &failures[0].error
+        else {
             panic!("{:?}", failures[0].error)
         };
         assert!(message.contains("gateway"), "{message}");

@@ -14,7 +14,10 @@ fn assert_holds(kernel: &mut Kernel, wanted: &[(Key, Object)]) {
     let wanted: BTreeMap<_, _> = wanted.iter().cloned().collect();
     for (key, object) in &wanted {
         let found = actual.get(key);
-        assert!(found.is_some_and(|found| object.satisfied_by(found)), "{key}: {object:?}, found {found:?}");
+        assert!(
+            found.is_some_and(|found| object.satisfied_by(found)),
+            "{key}: {object:?}, found {found:?}"
+        );
     }
     let surplus: Vec<_> = actual.keys().filter(|key| !wanted.contains_key(key)).collect();
     assert!(surplus.is_empty(), "{surplus:?}");
@@ -47,7 +50,13 @@ fn a_dump_of_one_link_tells_what_is_on_it() {
         let mut kernel = open();
         all(&mut kernel, Verb::Create, &all_objects());
         for family in Family::ALL {
-            for kind in [Kind::Address, Kind::Fdb, Kind::Neighbour, Kind::Nexthop, Kind::Route] {
+            for kind in [
+                Kind::Address,
+                Kind::Fdb,
+                Kind::Neighbour,
+                Kind::Nexthop,
+                Kind::Route,
+            ] {
                 let found = dump(&mut kernel, kind, Some(device(family)));
                 assert_eq!(found.len(), 1, "{kind} {family}: {found:?}");
             }
@@ -66,14 +75,27 @@ fn a_link_is_brought_to_what_it_shall_be() {
         make_links();
         let mut kernel = open();
         all(&mut kernel, Verb::Create, &[vxlan(Family::V4)]);
-        let (key, Object::Link(wanted)) = vxlan(Family::V4) else { unreachable!() };
-        let changed = Link { mac: Some(mac(77)), mtu: Some(1300), up: false, ..(*wanted).clone() };
+        let (key, Object::Link(wanted)) = vxlan(Family::V4) else {
+            unreachable!()
+        };
+        let changed = Link {
+            mac: Some(mac(77)),
+            mtu: Some(1300),
+            up: false,
+            ..(*wanted).clone()
+        };
         let changed = Object::Link(Box::new(changed));
         all(&mut kernel, Verb::Replace, &[(key, changed.clone())]);
         let found = dump(&mut kernel, Kind::Link, Some(device(Family::V4)));
         assert!(changed.satisfied_by(&found[&key]), "{found:?}");
 
-        let veth = Link { kind: LinkKind::Veth, mac: Some(mac(5)), mtu: None, up: true, index: 0 };
+        let veth = Link {
+            kind: LinkKind::Veth,
+            mac: Some(mac(5)),
+            mtu: None,
+            up: true,
+            index: 0,
+        };
         let veth = (Key::Link(name(POD)), Object::Link(Box::new(veth)));
         all(&mut kernel, Verb::Replace, std::slice::from_ref(&veth));
         assert!(veth.1.satisfied_by(&dump(&mut kernel, Kind::Link, None)[&veth.0]));
@@ -89,19 +111,28 @@ fn a_link_made_anew_has_another_index_and_is_empty() {
         let mut kernel = open();
         let objects = objects(Family::V4);
         all(&mut kernel, Verb::Create, &objects);
-        let Object::Link(before) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0] else {
+        let Object::Link(before) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0]
+        else {
             unreachable!()
         };
         let before = before.index;
-        Setup::open().unwrap().delete_link(device(Family::V4).as_str()).unwrap();
+        Setup::open()
+            .unwrap()
+            .delete_link(device(Family::V4).as_str())
+            .unwrap();
         // No notification has been read: the failures alone must lead to the new index.
         let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[2])]);
         assert!(failures[0].error.is_missing_link(), "{}", failures[0].error);
         let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[2])]);
-        assert!(matches!(failures[0].error, Error::NoSuchLink(_)), "{}", failures[0].error);
+        assert!(
+            matches!(failures[0].error, Error::NoSuchLink(_)),
+            "{}",
+            failures[0].error
+        );
         all(&mut kernel, Verb::Create, &objects[..6]);
         assert_holds(&mut kernel, &objects);
-        let Object::Link(after) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0] else {
+        let Object::Link(after) = &dump(&mut kernel, Kind::Link, Some(device(Family::V4)))[&objects[0].0]
+        else {
             unreachable!()
         };
         assert_ne!(after.index, before);
@@ -113,12 +144,21 @@ fn a_foreign_route_of_another_metric_is_left_alone() {
     in_netns(|| {
         let mut setup = make_links();
         let mut kernel = open();
-        let other = routelet_netlink::setup::RouteSpec::to_link(net("10.0.0.7/32"), POD).protocol(4).metric(50);
+        let other = routelet_netlink::setup::RouteSpec::to_link(net("10.0.0.7/32"), POD)
+            .protocol(4)
+            .metric(50);
         setup.add_route(other).unwrap();
-        let pod = (Key::route(net("10.0.0.7/32")), Object::Route(RouteTarget::Link(name(POD))));
+        let pod = (
+            Key::route(net("10.0.0.7/32")),
+            Object::Route(RouteTarget::Link(name(POD))),
+        );
         // Ours is not there: the kernel takes metric 0 for "any", and must not take the other's.
         all(&mut kernel, Verb::Delete, std::slice::from_ref(&pod));
-        let mut theirs = Kernel::open(routelet_netlink::Config { protocol: 4, ..config() }).unwrap();
+        let mut theirs = Kernel::open(routelet_netlink::Config {
+            protocol: 4,
+            ..config()
+        })
+        .unwrap();
         assert_eq!(dump(&mut theirs, Kind::Route, None).len(), 1);
         all(&mut kernel, Verb::Create, std::slice::from_ref(&pod));
         all(&mut kernel, Verb::Delete, std::slice::from_ref(&pod));
@@ -133,7 +173,9 @@ fn a_route_of_ours_in_another_shape_is_foreign_and_can_be_deleted() {
         let mut setup = make_links();
         let mut kernel = open();
         use routelet_netlink::setup::RouteSpec;
-        setup.add_route(RouteSpec::via(net("10.0.1.0/24"), ip("192.0.2.9"), None).protocol(PROTOCOL)).unwrap();
+        setup
+            .add_route(RouteSpec::via(net("10.0.1.0/24"), ip("192.0.2.9"), None).protocol(PROTOCOL))
+            .unwrap();
         setup
             .add_route(RouteSpec::via(net("fd00:1::/64"), ip("2001:db8::9"), None).protocol(PROTOCOL))
             .unwrap();
@@ -156,37 +198,38 @@ fn a_nexthop_id_that_someone_has_is_passed_over() {
         let objects = objects(Family::V4);
         all(&mut kernel, Verb::Create, &objects[..1]);
         // Another makes the same nexthop under the same id, but with its own protocol.
-        let mut other = Kernel::open(routelet_netlink::Config { protocol: 4, ..config() }).unwrap();
+        let mut other = Kernel::open(routelet_netlink::Config {
+            protocol: 4,
+            ..config()
+        })
+        .unwrap();
         all(&mut other, Verb::Create, &objects[4..5]);
         let failures = apply(&mut kernel, &[operation(Verb::Create, &objects[4])]);
         assert!(failures[0].error.is_already_exists(), "{}", failures[0].error);
         all(&mut kernel, Verb::Create, &objects[4..6]);
-        assert_holds(&mut kernel, &[objects[0].clone(), objects[4].clone(), objects[5].clone()]);
+        assert_holds(
+            &mut kernel,
+            &[objects[0].clone(), objects[4].clone(), objects[5].clone()],
+        );
         assert_eq!(dump(&mut other, Kind::Nexthop, None).len(), 1);
     });
 }
 
 #[test]
-fn a_second_nexthop_for_a_gateway_is_a_stray_that_can_be_deleted() {
+fn two_that_want_the_same_nexthop_share_it() {
     in_netns(|| {
         make_links();
         let mut kernel = open();
         let objects = objects(Family::V6);
         all(&mut kernel, Verb::Create, &objects[..1]);
-        // Two that know nothing of each other: the second finds the first's id taken and takes the next.
+        // As after a restart: the second finds the first's id taken, by just what it wants.
         let mut second = open();
         all(&mut kernel, Verb::Create, &objects[4..5]);
-        assert_eq!(apply(&mut second, &[operation(Verb::Create, &objects[4])]).len(), 1);
-        all(&mut second, Verb::Create, &objects[4..5]);
-        let mut found = dump(&mut kernel, Kind::Nexthop, None);
-        assert_eq!(found.remove(&objects[4].0), Some(Object::Nexthop));
-        let strays: Vec<_> = found.into_iter().collect();
-        assert!(matches!(
-            strays.as_slice(),
-            [(Key::StrayNexthop { .. }, Object::Foreign { protocol: PROTOCOL })]
-        ));
-        all(&mut kernel, Verb::Delete, &strays);
-        assert_eq!(dump(&mut kernel, Kind::Nexthop, None).len(), 1);
+        all(&mut second, Verb::Create, &objects[4..6]);
+        assert_holds(
+            &mut kernel,
+            &[objects[0].clone(), objects[4].clone(), objects[5].clone()],
+        );
     });
 }
 
@@ -207,8 +250,10 @@ fn settings_are_written_in_order_and_read() {
         ]
         .map(|(setting, value)| (Sysctl::link(setting, name(POD)), value));
         let settings: Vec<_> = host.into_iter().map(|sysctl| (sysctl, 1)).chain(pod).collect();
-        let objects: Vec<_> =
-            settings.iter().map(|(sysctl, value)| (Key::Sysctl(*sysctl), Object::Sysctl(*value))).collect();
+        let objects: Vec<_> = settings
+            .iter()
+            .map(|(sysctl, value)| (Key::Sysctl(*sysctl), Object::Sysctl(*value)))
+            .collect();
         all(&mut kernel, Verb::Create, &objects);
         all(&mut kernel, Verb::Replace, &objects);
         all(&mut kernel, Verb::Delete, &objects);
@@ -233,7 +278,10 @@ fn the_host_is_told_without_what_is_ours() {
         names.sort();
         assert_eq!(names, ["eth0", "far3456789a", "fareth0", "lo"]);
         let (eth0, address) = host.holder(ip("192.0.2.1")).unwrap();
-        assert_eq!((eth0.name.as_str(), eth0.mtu, eth0.up, address), ("eth0", 1500, true, net("192.0.2.1/24")));
+        assert_eq!(
+            (eth0.name.as_str(), eth0.mtu, eth0.up, address),
+            ("eth0", 1500, true, net("192.0.2.1/24"))
+        );
         assert_eq!(eth0.addresses, [net("192.0.2.1/24"), net("2001:db8::1/64")]);
     });
 }

@@ -74,8 +74,21 @@ pub fn make_veth(setup: &mut Setup, near: &str) {
     use routelet_netlink::setup::VethEnd;
     let far = format!("far{}", &near[near.len().saturating_sub(8)..]);
     let here = Netns::current().unwrap();
-    let near = VethEnd { name: near, up: true, ..VethEnd::default() };
-    setup.add_veth(near, VethEnd { name: &far, ..VethEnd::default() }, &here).unwrap();
+    let near = VethEnd {
+        name: near,
+        up: true,
+        ..VethEnd::default()
+    };
+    setup
+        .add_veth(
+            near,
+            VethEnd {
+                name: &far,
+                ..VethEnd::default()
+            },
+            &here,
+        )
+        .unwrap();
     setup.set_up(&far).unwrap();
 }
 
@@ -85,8 +98,20 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         Family::V4 => (ip("192.0.2.1"), mac(4), 1450),
         Family::V6 => (ip("2001:db8::1"), mac(6), 1430),
     };
-    let vxlan = Vxlan { vni: 4096, port: 4789, local, parent: Some(name("eth0")), learning: false };
-    let link = Link { kind: LinkKind::Vxlan(vxlan), mac: Some(mac), mtu: Some(mtu), up: true, index: 0 };
+    let vxlan = Vxlan {
+        vni: 4096,
+        port: 4789,
+        local,
+        parent: Some(name("eth0")),
+        learning: false,
+    };
+    let link = Link {
+        kind: LinkKind::Vxlan(vxlan),
+        mac: Some(mac),
+        mtu: Some(mtu),
+        up: true,
+        index: 0,
+    };
     (Key::Link(device(family)), Object::Link(Box::new(link)))
 }
 
@@ -115,18 +140,42 @@ pub fn objects(family: Family) -> Vec<(Key, Object)> {
             "fd00::7/128",
         ],
     };
-    let nexthop = RouteTarget::Nexthop { link, gateway: ip(remote) };
+    let nexthop = RouteTarget::Nexthop {
+        link,
+        gateway: ip(remote),
+    };
     let eth0 = name("eth0");
     vec![
         vxlan(family),
-        (Key::Address { link, address: ip(own).into() }, Object::Address),
+        (
+            Key::Address {
+                link,
+                address: ip(own).into(),
+            },
+            Object::Address,
+        ),
         (Key::Fdb { link, mac: mac(9) }, Object::Fdb(ip(far))),
-        (Key::Neighbour { link, address: ip(remote) }, Object::Neighbour(mac(9))),
-        (Key::Nexthop { link, gateway: ip(remote) }, Object::Nexthop),
+        (
+            Key::Neighbour {
+                link,
+                address: ip(remote),
+            },
+            Object::Neighbour(mac(9)),
+        ),
+        (
+            Key::Nexthop {
+                link,
+                gateway: ip(remote),
+            },
+            Object::Nexthop,
+        ),
         (Key::route(net(subnet)), Object::Route(nexthop)),
         (
             Key::route(net(direct)),
-            Object::Route(RouteTarget::Gateway { link: eth0, gateway: ip(gateway) }),
+            Object::Route(RouteTarget::Gateway {
+                link: eth0,
+                gateway: ip(gateway),
+            }),
         ),
         (Key::route(net(hole)), Object::Route(RouteTarget::Blackhole)),
         (Key::route(net(pod)), Object::Route(RouteTarget::Link(name(POD)))),
@@ -138,7 +187,11 @@ pub fn all_objects() -> Vec<(Key, Object)> {
 }
 
 pub fn operation(verb: Verb, (key, object): &(Key, Object)) -> Operation {
-    Operation { verb, key: *key, object: object.clone() }
+    Operation {
+        verb,
+        key: *key,
+        object: object.clone(),
+    }
 }
 
 pub fn apply(kernel: &mut Kernel, operations: &[Operation]) -> Vec<Failure> {
@@ -151,7 +204,10 @@ pub fn apply(kernel: &mut Kernel, operations: &[Operation]) -> Vec<Failure> {
 pub fn all(kernel: &mut Kernel, verb: Verb, objects: &[(Key, Object)]) {
     let operations: Vec<_> = objects.iter().map(|object| operation(verb, object)).collect();
     let failures = apply(kernel, &operations);
-    let failed: Vec<_> = failures.iter().map(|f| (operations[f.index].key, f.error.to_string())).collect();
+    let failed: Vec<_> = failures
+        .iter()
+        .map(|f| (operations[f.index].key, f.error.to_string()))
+        .collect();
     assert!(failed.is_empty(), "{verb:?}: {failed:?}");
 }
 
@@ -167,8 +223,10 @@ pub fn dump(kernel: &mut Kernel, kind: Kind, link: Option<IfName>) -> BTreeMap<K
 
 /// Everything but links that are not VXLAN devices.
 pub fn dump_all(kernel: &mut Kernel) -> BTreeMap<Key, Object> {
-    let mut found: BTreeMap<_, _> =
-        Kind::ALL.into_iter().flat_map(|kind| dump(kernel, kind, None)).collect();
+    let mut found: BTreeMap<_, _> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| dump(kernel, kind, None))
+        .collect();
     found.retain(|key, _| !matches!(key, Key::Link(name) if name.as_str().starts_with("cali")));
     found
 }
