@@ -107,6 +107,25 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// The reason of the Kubernetes Event, CamelCase as the API's conventions want it.
+    pub fn event_reason(self) -> &'static str {
+        match self {
+            Self::UnreadableValue => "UnreadableValue",
+            Self::SubnetHoldsUnderlay => "SubnetHoldsUnderlay",
+            Self::SubnetTaken => "SubnetTaken",
+            Self::TunnelAddressTaken => "TunnelAddressTaken",
+            Self::VtepMacTaken => "VtepMacTaken",
+            Self::NoUnderlayAddress => "NoUnderlayAddress",
+            Self::UnderlayAddressTaken => "UnderlayAddressTaken",
+            Self::AddressOutsideSubnets => "AddressOutsideSubnets",
+            Self::UnusableAddress => "UnusableAddress",
+            Self::AddressTaken => "AddressTaken",
+            Self::NoHostVethName => "NoHostVethName",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -272,7 +272,7 @@ impl<K: Kernel> Reconciler<K> {
             self.table.edit(key, |slot| slot.actual = Some(found));
             return;
         }
-        if error.is_missing_link() || matches!(error, Error::OutcomeUnknown { .. }) {
+        if error.is_missing_link() || matches!(error, Error::OutcomeUnknown) {
             // What we believe of the kernel is wrong.
             self.resync_at = Some(now);
         }

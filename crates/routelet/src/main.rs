@@ -1,3 +1,39 @@
 //! routelet: a node-local routing daemon for Kubernetes.
+//!
+//! This crate only puts together what the others do: the watcher follows the cluster, the planner says what
+//! the kernel shall hold, the reconciler brings it there.
 
-fn main() {}
+mod admin;
+mod agent;
+mod args;
+mod dataplane;
+mod instance;
+mod logging;
+mod metrics;
+mod signals;
+mod story;
+
+use std::process::ExitCode;
+
+use args::{Command, RunArgs, Setting};
+use instance::InstanceError;
+
+fn main() -> ExitCode {
+    let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let Command::Run(settings) = invocation.command;
+    match run(&settings, &invocation.changed) {
+        Ok(()) => ExitCode::from(args::EXIT_STOPPED),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            let already_runs =
+                matches!(error.downcast_ref::<InstanceError>(), Some(InstanceError::AlreadyRuns { .. }));
+            ExitCode::from(if already_runs { args::EXIT_ALREADY_RUNS } else { args::EXIT_FAILURE })
+        }
+    }
+}
+
+fn run(settings: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
+    logging::init(settings.admin.log_format, settings.admin.log_level.clone())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(agent::run(settings, changed))
+}

@@ -1,0 +1,68 @@
+//! The agent: watcher, dataplane and admin endpoint, put together.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use routelet_model::Resource;
+use routelet_watcher::events::Publisher;
+use routelet_watcher::{ApiSettings, Status};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Health};
+use crate::args::{AdminAddress, RunArgs, Setting};
+use crate::dataplane::Dataplane;
+use crate::instance::Instance;
+use crate::metrics::Metrics;
+use crate::signals::StopSignals;
+use crate::story::Story;
+
+/// Cluster events between watcher and dataplane; a full channel holds the watcher up.
+const CHANNEL: usize = 4096;
+
+/// Runs the agent until a signal stops it.
+pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen()?;
+    let _instance = Instance::acquire()?;
+    let changed: Vec<_> = changed.iter().map(ToString::to_string).collect();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = changed.join(" "), "routelet starts");
+
+    let metrics = Arc::new(Metrics::new());
+    let watches = Arc::new(Status::default());
+    let not_ready = vec!["the agent has just started".to_owned()];
+    let (health, health_seen) = watch::channel(Health { live: true, not_ready });
+    if let AdminAddress::At(address) = args.admin.admin_address {
+        let listener = admin::bind(address).await?;
+        tracing::info!(%address, "probes and metrics are served");
+        let (metrics, watches) = (metrics.clone(), watches.clone());
+        let refresh = move || {
+            for resource in [Resource::Pods, Resource::Nodes] {
+                metrics.set_watch(resource, &watches.get(resource));
+            }
+            metrics.encode()
+        };
+        tokio::spawn(admin::serve(listener, health_seen, refresh));
+    }
+
+    let api = ApiSettings {
+        kubeconfig: args.cluster.kubeconfig.clone(),
+        server_host: args.cluster.api_server_host.clone(),
+        server_port: args.cluster.api_server_port,
+    };
+    let client = routelet_watcher::connect(&api).await?;
+    let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
+    tokio::spawn(events);
+
+    let (cluster, cluster_events) = mpsc::channel(CHANNEL);
+    let story = Story::new(metrics.clone(), publisher);
+    Dataplane::open(args, cluster_events, health, metrics, story)?
+        .spawn()
+        .context("cannot start the dataplane's thread")?;
+
+    tokio::select! {
+        () = routelet_watcher::run(client, args.cluster.node_name.clone(), cluster, watches) => {}
+        signal = signals.received() => {
+            tracing::info!(signal, "routelet stops and leaves the kernel as it is");
+        }
+    }
+    Ok(())
+}

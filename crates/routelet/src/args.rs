@@ -1,0 +1,329 @@
+//! The command line: every setting as a flag and as a `ROUTELET_…` variable.
+//!
+//! What can be wrong with a value is found here, before anything else happens. What the values mean to the
+//! other crates is not this file's concern.
+
+mod explain;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use routelet_model::IfName;
+
+use crate::logging::{LogFilter, LogFormat};
+
+pub(crate) use values::{AdminAddress, Mtu};
+
+/// Exit code after a stop by signal.
+pub(crate) const EXIT_STOPPED: u8 = 0;
+/// Exit code of a failure while running.
+pub(crate) const EXIT_FAILURE: u8 = 1;
+/// Exit code where another agent runs in the same network namespace. (2 is clap's, for wrong usage.)
+pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  stopped by a signal; the kernel stays as it is
+  1  failed while running; the log says why
+  2  wrong usage: an unknown flag, or a value that is not allowed
+  3  another agent runs on this node";
+
+/// A node-local routing daemon for Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "routelet", version, max_term_width = 110, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the program shall do.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Run the agent: watch Pods and Nodes, and keep this node's kernel in the state that they ask for.
+    #[command(after_help = EXIT_CODES)]
+    Run(Box<RunArgs>),
+}
+
+/// The command line, read.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    /// What to do.
+    pub(crate) command: Command,
+    /// The settings that differ from their defaults.
+    pub(crate) changed: Vec<Setting>,
+}
+
+/// A setting, as the user gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Name of the flag, without dashes.
+    pub(crate) flag: String,
+    /// The value.
+    pub(crate) value: String,
+}
+
+/// As it would stand on the command line.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}={}", self.flag, self.value)
+    }
+}
+
+/// Everything that `routelet run` can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) overlay: OverlayArgs,
+    #[command(flatten)]
+    pub(crate) kernel: KernelArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+}
+
+/// Who this node is, and where the Kubernetes API is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterArgs {
+    /// Name of this node's Node object; in a pod, from the downward API's spec.nodeName.
+    #[arg(long, env = "ROUTELET_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
+    pub(crate) node_name: String,
+
+    /// Kubeconfig file to reach the API with. Without it: the service account of the pod.
+    #[arg(long, env = "ROUTELET_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Host name or address of the API server, in place of the one that the kubeconfig or the pod's environment
+    /// names; needed where the API's service address works only once kube-proxy runs.
+    #[arg(long, env = "ROUTELET_API_SERVER_HOST", value_name = "HOST", value_parser = values::host)]
+    pub(crate) api_server_host: Option<String>,
+
+    /// Port of the API server, in place of the one that the kubeconfig or the pod's environment names.
+    #[arg(long, env = "ROUTELET_API_SERVER_PORT", value_name = "PORT", value_parser = values::port)]
+    pub(crate) api_server_port: Option<u16>,
+}
+
+/// How packets reach the pods of other nodes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Overlay")]
+pub(crate) struct OverlayArgs {
+    /// How packets to the pods of other nodes travel.
+    #[arg(
+        long,
+        env = "ROUTELET_ENCAPSULATION",
+        value_name = "HOW",
+        value_enum,
+        default_value = "vxlan"
+    )]
+    pub(crate) encapsulation: Encapsulation,
+
+    /// Name of the VXLAN device for IPv4.
+    #[arg(
+        long,
+        env = "ROUTELET_VXLAN_DEVICE",
+        value_name = "NAME",
+        default_value = "vxlan.calico"
+    )]
+    pub(crate) vxlan_device: IfName,
+
+    /// Name of the VXLAN device for IPv6.
+    #[arg(
+        long,
+        env = "ROUTELET_VXLAN_DEVICE_V6",
+        value_name = "NAME",
+        default_value = "vxlan-v6.calico"
+    )]
+    pub vxlan_device_v6: IfName,
+
+    /// VXLAN network identifier, the same on all nodes: 0 to 16777215.
+    #[arg(long, env = "ROUTELET_VXLAN_VNI", value_name = "NUMBER", default_value = "4096",
+        value_parser = values::vni)]
+    pub(crate) vxlan_vni: u32,
+
+    /// UDP port of the VXLAN packets, the same on all nodes.
+    #[arg(long, env = "ROUTELET_VXLAN_PORT", value_name = "PORT", default_value = "4789",
+        value_parser = values::port)]
+    pub(crate) vxlan_port: u16,
+
+    /// MTU of the VXLAN devices in bytes, 576 to 65535 (IPv6 needs 1280), or "auto": what the device below
+    /// leaves, followed as it changes.
+    #[arg(long, env = "ROUTELET_MTU", value_name = "auto|BYTES", default_value = "auto")]
+    pub(crate) mtu: Mtu,
+}
+
+/// What the agent marks as its own in the kernel, and how it speaks with it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kernel")]
+pub(crate) struct KernelArgs {
+    /// First letters of the names of the pods' host veths, at most four. The agent puts routes and settings only
+    /// on links that are named so.
+    #[arg(long, env = "ROUTELET_INTERFACE_PREFIX", value_name = "PREFIX", default_value = "cali",
+        value_parser = values::interface_prefix)]
+    pub(crate) interface_prefix: String,
+
+    /// Protocol number that marks routes, nexthops and neighbours as the agent's: 5 to 255, without those that
+    /// other programs use. The agent removes what carries this number and is not wanted.
+    #[arg(long, env = "ROUTELET_ROUTE_PROTOCOL", value_name = "NUMBER", default_value = "80",
+        value_parser = values::route_protocol)]
+    pub(crate) route_protocol: u8,
+
+    /// Nexthop objects, which keep clusters of many nodes fast: used where the kernel has them (Linux 5.3), or
+    /// never.
+    #[arg(
+        long,
+        env = "ROUTELET_NEXTHOP_OBJECTS",
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) nexthop_objects: NexthopObjects,
+
+    /// Route pod addresses that lie outside this node's pod subnets, too. Whoever may write a Pod's status can
+    /// then draw the traffic of any address to it.
+    #[arg(long, env = "ROUTELET_ALLOW_ANY_POD_ADDRESS", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) allow_any_pod_address: bool,
+
+    /// Receive buffer for the kernel's notifications, in bytes: 65536 to 1073741824. A larger one outlasts larger
+    /// bursts before everything has to be read anew.
+    #[arg(long, env = "ROUTELET_RECEIVE_BUFFER", value_name = "BYTES", default_value = "8388608",
+        value_parser = values::receive_buffer)]
+    pub(crate) receive_buffer: u32,
+
+    /// How often the kernel is read in full and compared, though nothing hints at a difference: 1s to 24h, as
+    /// in 90s, 5m or 1h. Each time is drawn anew around this, so that nodes don't do it at once.
+    #[arg(long, env = "ROUTELET_AUDIT_INTERVAL", value_name = "TIME", default_value = "60s",
+        value_parser = values::audit_interval)]
+    pub(crate) audit_interval: Duration,
+}
+
+/// Probes, metrics and logs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Admin")]
+pub(crate) struct AdminArgs {
+    /// Where to serve /livez, /readyz and /metrics: ADDRESS:PORT, or "off".
+    #[arg(
+        long,
+        env = "ROUTELET_ADMIN_ADDRESS",
+        value_name = "ADDRESS:PORT|off",
+        default_value = "127.0.0.1:9099"
+    )]
+    pub(crate) admin_address: AdminAddress,
+
+    /// Format of the log: text for people, json for machines.
+    #[arg(
+        long,
+        env = "ROUTELET_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    pub(crate) log_format: LogFormat,
+
+    /// What to log: a level (off, error, warn, info, debug, trace) for the agent's own messages; after commas
+    /// TARGET=LEVEL for a module or a library, as in info,routelet_watcher=debug,kube_client=debug.
+    #[arg(
+        long,
+        env = "ROUTELET_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub(crate) log_level: LogFilter,
+}
+
+/// How packets to the pods of other nodes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Encapsulation {
+    /// In VXLAN, always.
+    Vxlan,
+}
+
+/// Whether nexthop objects are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NexthopObjects {
+    /// Where the kernel has them.
+    Auto,
+    /// Never: each route names its gateway.
+    Off,
+}
+
+/// Reads a command line, the program's name first, and the `ROUTELET_…` variables. The error may also be a
+/// demand for help or the version; its `exit` prints it and ends the program with the right code.
+pub(crate) fn parse<I, T>(words: I) -> Result<Invocation, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString>,
+{
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let mut cli = Cli::command();
+    let read = || -> Result<Invocation, clap::Error> {
+        let matches = cli.try_get_matches_from_mut(&words)?;
+        let command = Cli::from_arg_matches(&matches)?.command;
+        let Command::Run(run) = &command;
+        run.check()
+            .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
+        Ok(Invocation {
+            command,
+            changed: changed(&cli, &matches),
+        })
+    }();
+    read.map_err(|error| explain::name_variables(error, &Cli::command(), &words))
+}
+
+/// The settings whose value is not the default one, in the order of the help text.
+fn changed(cli: &clap::Command, matches: &ArgMatches) -> Vec<Setting> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Vec::new();
+    };
+    let Some(command) = cli.find_subcommand(name) else {
+        return Vec::new();
+    };
+    command
+        .get_arguments()
+        .filter_map(|argument| {
+            let flag = argument.get_long()?;
+            let given: Vec<_> = matches.try_get_raw(argument.get_id().as_str()).ok()??.collect();
+            let differs = given != argument.get_default_values();
+            let value = given
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join(",");
+            differs.then(|| Setting {
+                flag: flag.to_owned(),
+                value,
+            })
+        })
+        .collect()
+}
+
+impl RunArgs {
+    /// What is wrong between settings that are right each by itself.
+    fn check(&self) -> Result<(), String> {
+        let (v4, v6) = (self.overlay.vxlan_device, self.overlay.vxlan_device_v6);
+        if v4 == v6 {
+            return Err(format!(
+                "--vxlan-device and --vxlan-device-v6 both name {v4}: each family needs a device of its own"
+            ));
+        }
+        let prefix = &self.kernel.interface_prefix;
+        for (flag, device) in [("--vxlan-device", v4), ("--vxlan-device-v6", v6)] {
+            if device.as_str().starts_with(prefix) {
+                return Err(format!(
+                    "{flag} {device} begins with --interface-prefix {prefix}, which marks host veths: \
+                     choose another name or another prefix"
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Tests of the command line; those of the variables are in tests/cli.rs, where they can be set.
+
+use super::*;
+
+fn run(words: &[&str]) -> Result<Invocation, String> {
+    let words = ["routelet", "run", "--node-name=node-1"].iter().chain(words);
+    parse(words).map_err(|error| error.to_string())
+}
+
+fn settings(words: &[&str]) -> RunArgs {
+    let Command::Run(run) = run(words).unwrap().command;
+    *run
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_definition() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").unwrap();
+    for argument in run.get_arguments() {
+        let flag = argument.get_long().unwrap();
+        let variable = format!("ROUTELET_{}", flag.to_uppercase().replace('-', "_"));
+        assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{flag}");
+        assert!(argument.get_help().is_some(), "--{flag}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let RunArgs {
+        cluster,
+        overlay,
+        kernel,
+        admin,
+    } = settings(&[]);
+    assert_eq!(cluster.node_name, "node-1");
+    assert_eq!(
+        (
+            cluster.kubeconfig,
+            cluster.api_server_host,
+            cluster.api_server_port
+        ),
+        (None, None, None)
+    );
+    assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
+    assert_eq!(overlay.vxlan_device.as_str(), "vxlan.calico");
+    assert_eq!(overlay.vxlan_device_v6.as_str(), "vxlan-v6.calico");
+    assert_eq!(
+        (overlay.vxlan_vni, overlay.vxlan_port, overlay.mtu),
+        (4096, 4789, Mtu::Auto)
+    );
+    assert_eq!(
+        (kernel.interface_prefix.as_str(), kernel.route_protocol),
+        ("cali", 80)
+    );
+    assert_eq!(kernel.nexthop_objects, NexthopObjects::Auto);
+    assert!(!kernel.allow_any_pod_address);
+    assert_eq!(
+        (kernel.receive_buffer, kernel.audit_interval),
+        (8 << 20, Duration::from_secs(60))
+    );
+    assert_eq!(
+        admin.admin_address,
+        AdminAddress::At("127.0.0.1:9099".parse().unwrap())
+    );
+    assert_eq!(admin.log_format, LogFormat::Text);
+}
+
+#[test]
+fn tells_the_settings_that_differ_from_the_defaults() {
+    let told = |words| {
+        let changed = run(words).unwrap().changed;
+        changed
+            .into_iter()
+            .map(|setting| (setting.flag, setting.value))
+            .collect::<Vec<_>>()
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        pairs
+            .iter()
+            .map(|(flag, value)| (flag.to_string(), value.to_string()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&[]), pairs(&[("node-name", "node-1")]));
+    // Given, but no different from the default.
+    assert_eq!(told(&["--vxlan-vni=4096"]), pairs(&[("node-name", "node-1")]));
+    assert_eq!(
+        told(&["--mtu=1400", "--vxlan-vni=7", "--allow-any-pod-address"]),
+        pairs(&[
+            ("node-name", "node-1"),
+            ("vxlan-vni", "7"),
+            ("mtu", "1400"),
+            ("allow-any-pod-address", "true")
+        ])
+    );
+}
+
+#[test]
+fn a_flag_of_two_values_can_be_given_both_ways() {
+    assert!(
+        settings(&["--allow-any-pod-address"])
+            .kernel
+            .allow_any_pod_address
+    );
+    assert!(
+        settings(&["--allow-any-pod-address=true"])
+            .kernel
+            .allow_any_pod_address
+    );
+    assert!(
+        !settings(&["--allow-any-pod-address=false"])
+            .kernel
+            .allow_any_pod_address
+    );
+    let error = run(&["--allow-any-pod-address=perhaps"]).unwrap_err();
+    assert!(
+        error.contains("'perhaps'") && error.contains("true, false"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_error_names_flag_value_and_what_is_allowed() {
+    for (word, value, allowed) in [
+        ("--vxlan-vni=16777216", "'16777216'", "from 0 to 16777215"),
+        ("--vxlan-port=0", "'0'", "from 1 to 65535"),
+        ("--api-server-port=70000", "'70000'", "from 1 to 65535"),
+        ("--mtu=575", "'575'", "from 576 to 65535"),
+        ("--mtu=large", "'large'", "\"auto\""),
+        ("--interface-prefix=calico", "'calico'", "1 to 4"),
+        (
+            "--vxlan-device=a-name-of-sixteen",
+            "'a-name-of-sixteen'",
+            "1 to 15",
+        ),
+        ("--encapsulation=ipip", "'ipip'", "vxlan"),
+        ("--nexthop-objects=on", "'on'", "auto, off"),
+        ("--audit-interval=60", "'60'", "60s"),
+        ("--admin-address=9099", "'9099'", "127.0.0.1:9099"),
+        (
+            "--log-level=infoo",
+            "'infoo'",
+            "off, error, warn, info, debug, trace",
+        ),
+        ("--route-protocol=2", "'2'", "kernel"),
+    ] {
+        let error = run(&[word]).unwrap_err();
+        let flag = word.split('=').next().unwrap();
+        for part in [flag, value, allowed] {
+            assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let error = run(&["--vxlan-device=vx0", "--vxlan-device-v6=vx0"]).unwrap_err();
+    assert!(
+        error.contains("--vxlan-device and --vxlan-device-v6 both name vx0"),
+        "{error}"
+    );
+    let error = run(&["--interface-prefix=vx"]).unwrap_err();
+    assert!(
+        error.contains("--vxlan-device vxlan.calico begins with --interface-prefix vx"),
+        "{error}"
+    );
+}

@@ -1,0 +1,302 @@
+//! Values of settings: each from its text, or an error that says what is allowed.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use routelet_model::{IfName, host_veth_name};
+
+/// MTU of the VXLAN devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mtu {
+    /// What the device below leaves.
+    Auto,
+    /// This many bytes.
+    Bytes(u32),
+}
+
+impl Mtu {
+    /// The number of bytes, where one is given.
+    pub(crate) fn bytes(self) -> Option<u32> {
+        match self {
+            Self::Auto => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl FromStr for Mtu {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => number(text, 576..=65535)
+                .map(Self::Bytes)
+                .map_err(|allowed| format!("{allowed}, or \"auto\"")),
+        }
+    }
+}
+
+/// Where probes and metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdminAddress {
+    /// Nowhere.
+    Off,
+    /// At this address and port.
+    At(SocketAddr),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| {
+                "an IP address and a port are wanted, as in 127.0.0.1:9099 or [::1]:9099, or \"off\""
+                    .to_owned()
+            }),
+        }
+    }
+}
+
+/// A whole number in a range.
+fn number<T>(text: &str, allowed: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + std::fmt::Display,
+{
+    text.parse()
+        .ok()
+        .filter(|number| allowed.contains(number))
+        .ok_or_else(|| {
+            format!(
+                "a whole number from {} to {} is wanted",
+                allowed.start(),
+                allowed.end()
+            )
+        })
+}
+
+/// A VXLAN network identifier: 24 bits.
+pub(super) fn vni(text: &str) -> Result<u32, String> {
+    number(text, 0..=0xff_ffff)
+}
+
+/// A port of TCP or UDP.
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    number(text, 1..=u16::MAX)
+}
+
+/// Size of a socket's receive buffer: from a quarter of the kernel's default to what its `int` can double.
+pub(super) fn receive_buffer(text: &str) -> Result<u32, String> {
+    number(text, 1 << 16..=1 << 30)
+}
+
+/// Name of a Node: a DNS subdomain, as Kubernetes wants it.
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 253
+        && text.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        });
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "the name of a Node object is wanted: at most 253 lower-case letters, digits, '-' and '.'"
+                .to_owned(),
+        )
+    }
+}
+
+/// Host name or address, without scheme and port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_name = || {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    };
+    if text.parse::<std::net::IpAddr>().is_ok() || is_name() {
+        Ok(text.to_owned())
+    } else {
+        Err("a host name or an IP address is wanted, without scheme, brackets and port".to_owned())
+    }
+}
+
+/// Beginning of host veths' names: what leaves room for the hash after it.
+pub(super) fn interface_prefix(text: &str) -> Result<String, String> {
+    if IfName::new(text).is_ok() && host_veth_name(text, "", "").is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "1 to 4 printable ASCII characters are wanted, none of them a space, '/', ':' or '%': \
+             11 more follow in a name of at most 15"
+                .to_owned(),
+        )
+    }
+}
+
+/// Protocol numbers of `linux/rtnetlink.h` that have a user.
+const TAKEN_PROTOCOLS: [(u8, &str); 24] = [
+    (0, "unspecified"),
+    (1, "ICMP redirects"),
+    (2, "the kernel"),
+    (3, "routes set during boot"),
+    (4, "routes set by an administrator"),
+    (8, "GateD"),
+    (9, "IPv6 router advertisements"),
+    (10, "Merit MRT"),
+    (11, "Zebra"),
+    (12, "BIRD"),
+    (13, "DECnet routing"),
+    (14, "XORP"),
+    (15, "Netsukuku"),
+    (16, "DHCP"),
+    (17, "mrouted"),
+    (18, "keepalived"),
+    (42, "Babel"),
+    (84, "ovn"),
+    (99, "Open/R"),
+    (186, "BGP"),
+    (187, "IS-IS"),
+    (188, "OSPF"),
+    (189, "RIP"),
+    (192, "EIGRP"),
+];
+
+/// A routing protocol number that no one else uses: what carries it is the agent's to remove.
+pub(super) fn route_protocol(text: &str) -> Result<u8, String> {
+    let number =
+        number(text, 0..=u8::MAX).map_err(|_| "a whole number from 5 to 255 is wanted".to_owned())?;
+    match TAKEN_PROTOCOLS.iter().find(|(taken, _)| *taken == number) {
+        None => Ok(number),
+        Some((_, user)) => Err(format!(
+            "{number} stands for {user}, and the agent removes what carries its number: \
+             a number from 5 to 255 is wanted that nothing else on this node uses"
+        )),
+    }
+}
+
+/// A time of 1 s to 24 h.
+pub(super) fn audit_interval(text: &str) -> Result<Duration, String> {
+    let units = [('s', 1), ('m', 60), ('h', 3600)];
+    let seconds = units.iter().find_map(|(unit, seconds)| {
+        text.strip_suffix(*unit)?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(*seconds)
+    });
+    match seconds {
+        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a time from 1s to 24h is wanted, as in 60s, 5m or 1h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_of_the_ranges() {
+        assert_eq!((vni("0"), vni("16777215")), (Ok(0), Ok(0xff_ffff)));
+        assert_eq!((port("1"), port("65535")), (Ok(1), Ok(65535)));
+        assert_eq!(
+            ("576".parse(), "65535".parse()),
+            (Ok(Mtu::Bytes(576)), Ok(Mtu::Bytes(65535)))
+        );
+        assert_eq!(audit_interval("24h"), Ok(Duration::from_secs(86_400)));
+        for text in ["", "-1", "0x10", "16777216", "4096 "] {
+            assert!(vni(text).is_err(), "{text:?}");
+        }
+        for text in ["65536", "0", "575", "Auto", "1500 "] {
+            assert!(text.parse::<Mtu>().is_err(), "{text:?}");
+        }
+        for text in [
+            "",
+            "s",
+            "0s",
+            "1.5h",
+            "25h",
+            "60",
+            "1d",
+            "-1s",
+            "99999999999999999999h",
+        ] {
+            assert!(audit_interval(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn node_names_are_those_of_kubernetes() {
+        for name in ["node-1", "10.0.0.1", "ip-10-0-0-1.eu.example.com"] {
+            assert_eq!(node_name(name).as_deref(), Ok(name));
+        }
+        for name in [
+            "",
+            "Node",
+            "a..b",
+            "-a",
+            "a-",
+            "$(NODE_NAME)",
+            "node 1",
+            &"a".repeat(254),
+        ] {
+            assert!(node_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_come_without_scheme_and_port() {
+        for text in ["10.0.0.1", "fd00::1", "api.example.com"] {
+            assert_eq!(host(text).as_deref(), Ok(text));
+        }
+        for text in ["", "https://api", "api:6443", "[fd00::1]", "a b"] {
+            assert!(host(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_leaves_room_for_the_hash() {
+        for text in ["c", "cali"] {
+            assert_eq!(interface_prefix(text).as_deref(), Ok(text));
+        }
+        for text in ["", "calic", "a/b", "é"] {
+            assert!(interface_prefix(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn protocol_numbers_of_others_are_refused_with_their_name() {
+        for text in ["5", "80", "255"] {
+            assert!(route_protocol(text).is_ok(), "{text}");
+        }
+        for (text, reason) in [
+            ("2", "the kernel"),
+            ("4", "administrator"),
+            ("12", "BIRD"),
+            ("256", "5 to 255"),
+        ] {
+            let error = route_protocol(text).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn admin_address_needs_a_port() {
+        assert_eq!("off".parse(), Ok(AdminAddress::Off));
+        assert_eq!(
+            "[::1]:80".parse(),
+            Ok(AdminAddress::At("[::1]:80".parse().unwrap()))
+        );
+        for text in ["", "127.0.0.1", "localhost:9099", ":9099"] {
+            assert!(text.parse::<AdminAddress>().is_err(), "{text:?}");
+        }
+    }
+}

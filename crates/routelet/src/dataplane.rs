@@ -1,0 +1,228 @@
+//! The loop that brings the cluster into the kernel, on a thread of its own: cluster events and kernel
+//! notifications in, operations out.
+//!
+//! No timer stands between an event and its effect. While a batch is in the kernel, what arrives waits and
+//! makes up the next one.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use routelet_model::{ClusterEvent, IfName, Kind, PerFamily};
+use routelet_netlink::Kernel;
+use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
+use routelet_reconciler::{Ownership, Progress, Reconciler};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::Health;
+use crate::args::{NexthopObjects, RunArgs};
+use crate::metrics::Metrics;
+use crate::story::Story;
+
+/// Cluster events taken in before the kernel is written to.
+const EVENTS_AT_ONCE: usize = 1024;
+
+/// The loop's state.
+pub(crate) struct Dataplane {
+    planner: Planner,
+    plan: Plan,
+    reconciler: Reconciler<Kernel>,
+    cluster: mpsc::Receiver<ClusterEvent>,
+    events: Vec<ClusterEvent>,
+    audit_interval: Duration,
+    health: watch::Sender<Health>,
+    metrics: Arc<Metrics>,
+    story: Story,
+    started: Instant,
+    ready: bool,
+}
+
+impl Dataplane {
+    /// Opens the kernel of the calling thread's network namespace.
+    pub(crate) fn open(
+        args: &RunArgs,
+        cluster: mpsc::Receiver<ClusterEvent>,
+        health: watch::Sender<Health>,
+        metrics: Arc<Metrics>,
+        story: Story,
+    ) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let config = kernel_config(args);
+        let ownership = Ownership {
+            protocol: config.protocol,
+            devices: config.devices.clone(),
+            interface_prefix: config.interface_prefix.clone(),
+        };
+        let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+        let features = kernel.features();
+        let nexthop_objects =
+            features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
+        tracing::info!(
+            release = features.kernel_release,
+            nexthop_objects,
+            filtered_dumps = features.strict_dump,
+            "kernel"
+        );
+        metrics.set_nexthop_objects(nexthop_objects);
+        Ok(Self {
+            planner: Planner::new(planner_settings(args, nexthop_objects)),
+            plan: Plan::default(),
+            reconciler: Reconciler::new(kernel, ownership, started),
+            cluster,
+            events: Vec::new(),
+            audit_interval: args.kernel.audit_interval,
+            health,
+            metrics,
+            story,
+            started,
+            ready: false,
+        })
+    }
+
+    /// Runs the loop on a thread of its own, until the sender of cluster events is gone.
+    pub(crate) fn spawn(self) -> io::Result<JoinHandle<io::Result<()>>> {
+        std::thread::Builder::new().name("dataplane".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(self.run());
+            Ok(())
+        })
+    }
+
+    async fn run(mut self) {
+        let mut audit = Instant::now() + jittered(self.audit_interval);
+        loop {
+            let wake = self.work().map_or(audit, |wake| wake.min(audit));
+            tokio::select! {
+                count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = self.reconciler.kernel_mut().ready() => {}
+                () = tokio::time::sleep_until(wake.into()) => {
+                    let now = Instant::now();
+                    if audit <= now {
+                        self.reconciler.audit(now);
+                        audit = now + jittered(self.audit_interval);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does all that there is to do at present; returns when there will be more, if that is known.
+    fn work(&mut self) -> Option<Instant> {
+        let woken = Instant::now();
+        let told = self.events.len();
+        let mut repaired = false;
+        let wake = loop {
+            for event in self.events.drain(..) {
+                self.planner.cluster(event, &mut self.plan);
+            }
+            let mut more = self.hand_over();
+            if self.planner.missing().is_empty() {
+                self.reconciler.allow_removal();
+            }
+            let progress = self.reconciler.step(Instant::now());
+            match self.reconciler.host_if_changed() {
+                Ok(Some(host)) => {
+                    self.planner.host(&host, &mut self.plan);
+                    more = self.hand_over();
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "cannot read the host's links and addresses"),
+            }
+            let report = self.reconciler.take_report();
+            repaired |= !report.repairs.is_empty();
+            self.story.reconciled(report);
+            while self.events.len() < EVENTS_AT_ONCE
+                && let Ok(event) = self.cluster.try_recv()
+            {
+                self.events.push(event);
+            }
+            match progress {
+                Progress::Idle(wake) if !more && self.events.is_empty() => break wake,
+                _ => {}
+            }
+        };
+        let took = woken.elapsed();
+        if told > 0 {
+            self.metrics.event_reached_kernel(took);
+        }
+        if repaired {
+            self.metrics.repair_took(took);
+        }
+        self.publish();
+        wake
+    }
+
+    /// Hands the planner's changes to the reconciler. True where there were any.
+    fn hand_over(&mut self) -> bool {
+        let changed = !self.plan.changes.is_empty();
+        for (key, object) in self.plan.changes.drain(..) {
+            self.reconciler.want(key, object);
+        }
+        for notice in self.plan.notices.drain(..) {
+            self.story.noticed(notice);
+        }
+        changed
+    }
+
+    /// Publishes numbers and health, as they are when all is done.
+    fn publish(&mut self) {
+        for kind in Kind::ALL {
+            let count = self.reconciler.count(kind);
+            self.metrics.set_objects(kind, count.wanted, count.actual, count.out_of_sync);
+        }
+        self.metrics.set_peers(self.planner.peers());
+        self.metrics.set_pods(self.planner.pods());
+        self.story.refusals(self.planner.refusals());
+        if self.ready {
+            return;
+        }
+        let missing: Vec<String> = self.planner.missing().iter().map(ToString::to_string).collect();
+        if missing.is_empty() {
+            self.ready = true;
+            let counts = Kind::ALL.map(|kind| (kind, self.reconciler.count(kind).wanted));
+            self.story.in_sync(self.started.elapsed(), self.planner.peers(), self.planner.pods(), &counts);
+        }
+        self.health.send_if_modified(|health| {
+            let changed = health.not_ready != missing;
+            health.not_ready = missing;
+            changed
+        });
+    }
+}
+
+fn kernel_config(args: &RunArgs) -> routelet_netlink::Config {
+    routelet_netlink::Config {
+        protocol: args.kernel.route_protocol,
+        devices: vec![args.overlay.vxlan_device, args.overlay.vxlan_device_v6],
+        interface_prefix: args.kernel.interface_prefix.clone(),
+        receive_buffer: usize::try_from(args.kernel.receive_buffer).unwrap_or(usize::MAX),
+    }
+}
+
+fn planner_settings(args: &RunArgs, nexthop_objects: bool) -> Settings {
+    Settings {
+        node_name: args.cluster.node_name.clone(),
+        vxlan: VxlanSettings {
+            device: PerFamily::<IfName> { v4: args.overlay.vxlan_device, v6: args.overlay.vxlan_device_v6 },
+            vni: args.overlay.vxlan_vni,
+            port: args.overlay.vxlan_port,
+        },
+        mtu: args.overlay.mtu.bytes(),
+        interface_prefix: args.kernel.interface_prefix.clone(),
+        nexthop_objects,
+        allow_any_pod_address: args.kernel.allow_any_pod_address,
+    }
+}
+
+/// An interval, made up to a tenth shorter or longer, so that the nodes of a cluster don't act at once.
+fn jittered(interval: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let share = RandomState::new().hash_one(0) % 1024;
+    interval.mul_f64(0.9 + 0.2 * (share as f64 / 1023.0))
+}

@@ -1,0 +1,423 @@
+//! What the agent counts and measures, for Prometheus. docs/metrics.md lists it all.
+//!
+//! The rest of the agent calls the methods here and knows nothing of registries and label sets.
+
+mod families;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Unit;
+use routelet_model::{Kind, Resource};
+use routelet_watcher::WatchStatus;
+
+use families::{Families, Labelled};
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All metrics of the agent. Every method can be called from any thread.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    families: Families,
+    objects_wanted: Labelled<1, Gauge>,
+    objects_actual: Labelled<1, Gauge>,
+    objects_out_of_sync: Labelled<1, Gauge>,
+    repairs: Labelled<2, Counter>,
+    operations: Labelled<2, Counter>,
+    operation_errors: Labelled<2, Counter>,
+    batch_operations: Histogram,
+    event_to_kernel: Histogram,
+    repair: Histogram,
+    resync: Histogram,
+    notifications_lost: Counter,
+    watch_streaming_list: Labelled<1, Gauge>,
+    watch_relists: Labelled<1, Counter>,
+    watch_errors: Labelled<1, Counter>,
+    watch_objects: Labelled<1, Gauge>,
+    watch_last_contact: Labelled<1, Seconds>,
+    refused: Labelled<1, Gauge>,
+    peers: Gauge,
+    pods: Gauge,
+    nexthop_objects: Gauge,
+}
+
+impl Metrics {
+    /// Media type of what [`Metrics::encode`] gives.
+    pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// All metrics, at zero.
+    pub(crate) fn new() -> Self {
+        let mut f = Families::new();
+        let build_info = f.gauges::<1, Gauge>(
+            "build_info",
+            "Always 1; the label tells the version",
+            ["version"],
+            None,
+        );
+        build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+
+        let metrics = Self {
+            objects_wanted: f.gauges("objects_wanted", "Kernel objects that the cluster asks for", ["kind"], None),
+            objects_actual: f.gauges(
+                "objects_actual",
+                "Kernel objects that are wanted or carry the agent's mark, and that the kernel has",
+                ["kind"],
+                None,
+            ),
+            objects_out_of_sync: f.gauges(
+                "objects_out_of_sync",
+                "Kernel objects that are missing, differ from the wanted ones, or are to be removed",
+                ["kind"],
+                None,
+            ),
+            repairs: f.counters(
+                "repairs",
+                "Kernel objects that someone else had deleted, changed or added (surplus), and that were put right",
+                ["kind", "cause"],
+            ),
+            operations: f.counters("operations", "Operations that the kernel carried out", ["kind", "verb"]),
+            operation_errors: f.counters(
+                "operation_errors",
+                "Operations that the kernel refused, by the name of the error number",
+                ["kind", "errno"],
+            ),
+            batch_operations: f.histogram(
+                "batch_operations",
+                "Operations in one batch to the kernel",
+                None,
+                exponential_buckets(1.0, 2.0, 9),
+            ),
+            event_to_kernel: f.histogram(
+                "event_to_kernel",
+                "Time from an event of the Kubernetes API to the kernel's answer to what followed from it",
+                Some(Unit::Seconds),
+                short_times(),
+            ),
+            repair: f.histogram(
+                "repair",
+                "Time from the kernel's notification of a change by someone else to its repair",
+                Some(Unit::Seconds),
+                short_times(),
+            ),
+            resync: f.histogram(
+                "resync",
+                "Time to read all kernel objects and compare them with the wanted ones",
+                Some(Unit::Seconds),
+                short_times(),
+            ),
+            notifications_lost: f.counter(
+                "notifications_lost",
+                "Times that the kernel dropped notifications because the receive buffer was full",
+            ),
+            watch_streaming_list: f.gauges(
+                "watch_streaming_list",
+                "1 where the API server streams lists, 0 where they are read at once",
+                ["resource"],
+                None,
+            ),
+            watch_relists: f.counters("watch_relists", "Full lists after the first one", ["resource"]),
+            watch_errors: f.counters("watch_errors", "Failed lists and watches", ["resource"]),
+            watch_objects: f.gauges("watch_objects", "Objects that the API server has told of", ["resource"], None),
+            watch_last_contact: f.gauges(
+                "watch_last_contact_timestamp",
+                "When the API server last sent anything, as Unix time",
+                ["resource"],
+                Some(Unit::Seconds),
+            ),
+            refused: f.gauges(
+                "refused",
+                "Claims of Pods and Nodes that are not granted at present, as an address outside the pod subnets",
+                ["reason"],
+                None,
+            ),
+            peers: f.gauge("peers", "Other nodes that this one reaches"),
+            pods: f.gauge("pods", "Pods of this node that have a route"),
+            nexthop_objects: f.gauge(
+                "nexthop_objects",
+                "1 where routes use nexthop objects, 0 where each names its gateway",
+            ),
+            families: f,
+        };
+        metrics.show_zeros();
+        metrics
+    }
+
+    /// Makes known labels appear before anything happens: a rate is right only from a first value on.
+    fn show_zeros(&self) {
+        for kind in Kind::ALL {
+            self.set_objects(kind, 0, 0, 0);
+            for cause in ["deleted", "changed", "surplus"] {
+                self.repairs.with([kind.as_str(), cause]);
+            }
+        }
+        for resource in [Resource::Pods, Resource::Nodes] {
+            let label = [resource_label(resource)];
+            self.watch_relists.with(label);
+            self.watch_errors.with(label);
+            self.watch_objects.with(label);
+        }
+    }
+
+    /// Everything in the text format of OpenMetrics. Fails only where memory does.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        self.families.encode()
+    }
+
+    /// How many objects of a kind are wanted, are there, and differ.
+    pub(crate) fn set_objects(&self, kind: Kind, wanted: usize, actual: usize, out_of_sync: usize) {
+        let label = [kind.as_str()];
+        set(&self.objects_wanted.with(label), wanted);
+        set(&self.objects_actual.with(label), actual);
+        set(&self.objects_out_of_sync.with(label), out_of_sync);
+    }
+
+    /// An object was put right; `cause` is `deleted`, `changed` or `surplus`.
+    pub(crate) fn repaired(&self, kind: Kind, cause: &'static str) {
+        self.repairs.with([kind.as_str(), cause]).inc();
+    }
+
+    /// The kernel carried out `count` operations.
+    pub(crate) fn operations(&self, kind: Kind, verb: &'static str, count: u64) {
+        self.operations.with([kind.as_str(), verb]).inc_by(count);
+    }
+
+    /// The kernel refused an operation; `errno` is 0 where the failure has no number.
+    pub(crate) fn operation_failed(&self, kind: Kind, errno: i32) {
+        let name = match Errno::from_raw(errno) {
+            Errno::UnknownErrno => errno.to_string(),
+            known => format!("{known:?}"),
+        };
+        self.operation_errors
+            .with([kind.as_str().into(), std::borrow::Cow::from(name)])
+            .inc();
+    }
+
+    /// A batch of so many operations went to the kernel.
+    pub(crate) fn batch(&self, operations: usize) {
+        self.batch_operations.observe(operations as f64);
+    }
+
+    /// So much time passed from an API event to its effect.
+    pub(crate) fn event_reached_kernel(&self, took: Duration) {
+        self.event_to_kernel.observe(took.as_secs_f64());
+    }
+
+    /// So much time passed from a notification of drift to the repair.
+    pub(crate) fn repair_took(&self, took: Duration) {
+        self.repair.observe(took.as_secs_f64());
+    }
+
+    /// So much time a full reading and comparison took.
+    pub(crate) fn resync_took(&self, took: Duration) {
+        self.resync.observe(took.as_secs_f64());
+    }
+
+    /// Notifications were dropped, so many times.
+    pub(crate) fn notifications_lost(&self, times: u64) {
+        self.notifications_lost.inc_by(times);
+    }
+
+    /// How a watch stands.
+    pub(crate) fn set_watch(&self, resource: Resource, status: &WatchStatus) {
+        let label = [resource_label(resource)];
+        self.watch_streaming_list.with(label).set(i64::from(status.streaming_list));
+        self.watch_relists.with(label).inner().store(status.relists, Ordering::Relaxed);
+        self.watch_errors.with(label).inner().store(status.errors.values().sum(), Ordering::Relaxed);
+        set(&self.watch_objects.with(label), status.objects);
+        if let Some(contact) = status.last_contact {
+            let time = SystemTime::now() - contact.elapsed();
+            let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.watch_last_contact.with(label).set(time.as_secs_f64());
+        }
+    }
+
+    /// How many claims are refused for a reason.
+    pub(crate) fn set_refused(&self, reason: &'static str, claims: usize) {
+        set(&self.refused.with([reason]), claims);
+    }
+
+    /// How many other nodes are reached.
+    pub(crate) fn set_peers(&self, peers: usize) {
+        set(&self.peers, peers);
+    }
+
+    /// How many pods of this node have a route.
+    pub(crate) fn set_pods(&self, pods: usize) {
+        set(&self.pods, pods);
+    }
+
+    /// Whether routes use nexthop objects.
+    pub(crate) fn set_nexthop_objects(&self, used: bool) {
+        self.nexthop_objects.set(i64::from(used));
+    }
+}
+
+fn set(gauge: &Gauge, value: usize) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn resource_label(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Pods => "pods",
+        Resource::Nodes => "nodes",
+    }
+}
+
+/// Buckets from 50 µs to 13 s, each twice the one before.
+fn short_times() -> impl Iterator<Item = f64> {
+    exponential_buckets(50e-6, 2.0, 19)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Instant;
+
+    use routelet_watcher::ErrorKind;
+
+    use super::*;
+
+    /// The metrics after everything has happened once.
+    fn used() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.set_objects(Kind::Route, 3, 2, 1);
+        metrics.repaired(Kind::Route, "deleted");
+        metrics.operations(Kind::Route, "replace", 200);
+        metrics.operation_failed(Kind::Route, 101);
+        metrics.operation_failed(Kind::Link, 9999);
+        metrics.batch(200);
+        metrics.event_reached_kernel(Duration::from_micros(400));
+        metrics.repair_took(Duration::from_micros(200));
+        metrics.resync_took(Duration::from_millis(10));
+        metrics.notifications_lost(1);
+        let errors = BTreeMap::from([(ErrorKind::Cut, 1), (ErrorKind::Silent, 2)]);
+        let last_contact = Some(Instant::now());
+        let nodes = WatchStatus {
+            streaming_list: true,
+            relists: 1,
+            objects: 5000,
+            errors,
+            last_contact,
+            ..WatchStatus::default()
+        };
+        metrics.set_watch(Resource::Nodes, &nodes);
+        metrics.set_refused("duplicate_address", 1);
+        metrics.set_peers(4999);
+        metrics.set_pods(110);
+        metrics.set_nexthop_objects(true);
+        metrics
+    }
+
+    #[test]
+    fn what_was_recorded_is_shown() {
+        let text = used().encode().unwrap();
+        for sample in [
+            concat!(
+                "routelet_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+            "routelet_objects_wanted{kind=\"route\"} 3",
+            "routelet_objects_actual{kind=\"route\"} 2",
+            "routelet_objects_out_of_sync{kind=\"route\"} 1",
+            "routelet_objects_wanted{kind=\"fdb\"} 0",
+            "routelet_repairs_total{kind=\"route\",cause=\"deleted\"} 1",
+            "routelet_repairs_total{kind=\"neighbour\",cause=\"surplus\"} 0",
+            "routelet_operations_total{kind=\"route\",verb=\"replace\"} 200",
+            "routelet_operation_errors_total{kind=\"route\",errno=\"ENETUNREACH\"} 1",
+            "routelet_operation_errors_total{kind=\"link\",errno=\"9999\"} 1",
+            "routelet_batch_operations_sum 200.0",
+            "routelet_event_to_kernel_seconds_sum 0.0004",
+            "routelet_repair_seconds_bucket{le=\"0.0002\"} 1",
+            "routelet_resync_seconds_count 1",
+            "routelet_notifications_lost_total 1",
+            "routelet_watch_streaming_list{resource=\"nodes\"} 1",
+            "routelet_watch_relists_total{resource=\"nodes\"} 1",
+            "routelet_watch_errors_total{resource=\"nodes\"} 3",
+            "routelet_watch_objects{resource=\"nodes\"} 5000",
+            "routelet_refused{reason=\"duplicate_address\"} 1",
+            "routelet_peers 4999",
+            "routelet_pods 110",
+            "routelet_nexthop_objects 1",
+        ] {
+            assert!(
+                text.lines().any(|line| line == sample),
+                "{sample:?} is not in:\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_family_is_shown_with_help_and_the_unit_it_measures() {
+        let metrics = used();
+        let text = metrics.encode().unwrap();
+        for family in &metrics.families.documented {
+            let name = family.name.trim_end_matches("_total");
+            assert!(
+                text.contains(&format!("# HELP {name} {}.\n", family.help)),
+                "no help of {name}:\n{text}"
+            );
+            assert!(
+                text.contains(&format!("# TYPE {name} {}\n", family.kind)),
+                "no type of {name}:\n{text}"
+            );
+            assert!(
+                !family.help.is_empty() && !family.help.ends_with('.'),
+                "{name}: {:?}",
+                family.help
+            );
+            let is_time = family.help.starts_with("Time from")
+                || family.help.starts_with("Time to")
+                || family.name.contains("timestamp");
+            assert_eq!(
+                is_time,
+                family.name.ends_with("_seconds"),
+                "{name}: times are in seconds, nothing else is"
+            );
+        }
+        let shown = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!(shown, metrics.families.documented.len(), "{text}");
+    }
+
+    /// The table of docs/metrics.md.
+    fn table() -> String {
+        let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        for family in &Metrics::new().families.documented {
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            table += &format!(
+                "| `{}` | {} | {} | {} |\n",
+                family.name,
+                family.kind,
+                labels.join(", "),
+                family.help
+            );
+        }
+        table
+    }
+
+    /// With `ROUTELET_WRITE_DOCS=1` in the environment, this writes the table in place of checking it.
+    #[test]
+    fn the_documentation_lists_every_family() {
+        const BEGIN: &str =
+            "<!-- made from the source: ROUTELET_WRITE_DOCS=1 cargo test -p routelet metrics -->\n";
+        const END: &str = "<!-- end -->\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (written, after) = rest.split_once(END).unwrap();
+        if std::env::var_os("ROUTELET_WRITE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
+        } else {
+            assert_eq!(
+                written,
+                table(),
+                "docs/metrics.md is out of step: run with ROUTELET_WRITE_DOCS=1"
+            );
+        }
+    }
+}
