@@ -129,10 +129,16 @@ pub struct Pinger {
 #[derive(Debug, Default)]
 struct Progress {
     stop: AtomicBool,
+    sent: AtomicU64,
     received: AtomicU64,
 }
 
 impl Pinger {
+    /// Requests so far.
+    pub fn sent(&self) -> u64 {
+        self.progress.sent.load(Ordering::Relaxed)
+    }
+
     /// Replies so far.
     pub fn received(&self) -> u64 {
         self.progress.received.load(Ordering::Relaxed)
@@ -233,6 +239,7 @@ impl Echo {
                 Err(error) => return Err(error).context("waiting for replies"),
             }
             self.receive()?;
+            progress.sent.store(self.requests.len() as u64, Ordering::Relaxed);
             progress.received.store(self.answered, Ordering::Relaxed);
         }
     }

@@ -41,7 +41,7 @@ pub struct VethEnd<'a> {
     pub mac: Option<MacAddr>,
     /// Its MTU in bytes; 1500 where there is none.
     pub mtu: Option<u32>,
-    /// Whether it is set up at once. The far end of a pair may be down meanwhile.
+    /// Whether it is set up at once.
     pub up: bool,
 }
 
@@ -150,16 +150,18 @@ impl Setup {
     /// Makes a veth pair: `near` in this namespace, `far` in another.
     pub fn add_veth(&mut self, near: VethEnd, far: VethEnd, far_netns: &Netns) -> Result<(), Error> {
         let fd = far_netns.fd().as_raw_fd();
-        let peer = end(LinkMessageBuilder::<LinkUnspec>::default(), far)
-            .name(far.name)
-            .setns_by_fd(fd)
-            .build();
-        let pair =
-            end(LinkVeth::new(near.name, far.name), near).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-        self.socket.request(
-            &RouteNetlinkMessage::NewLink(pair.build()),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
+        let peer = end(LinkUnspec::new_with_name(far.name), far).setns_by_fd(fd).build();
+        let mut pair = end(LinkVeth::new(near.name, far.name), near);
+        if near.up {
+            pair = pair.up();
+        }
+        let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
+        self.socket.request(&RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL)?;
+        if far.up {
+            // Not with the pair: the kernel makes the far end first, and one alone cannot be up (ENOTCONN).
+            Self::open_in(far_netns)?.set_up(far.name)?;
+        }
+        Ok(())
     }
 
     /// Makes a bridge, up.
@@ -377,7 +379,7 @@ fn end<T>(mut builder: LinkMessageBuilder<T>, end: VethEnd) -> LinkMessageBuilde
     if let Some(mtu) = end.mtu {
         builder = builder.mtu(mtu);
     }
-    if end.up { builder.up() } else { builder }
+    builder
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -1,0 +1,138 @@
+//! The lab's network: who reaches whom, before any agent has done its work, and after it has been done by hand.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use routelet_lab::{Lab, Node, Ping, Pod, ping};
+use routelet_model::{Family, HOST_VETH_MAC, host_prefix, host_veth_name};
+use routelet_netlink::setup::RouteSpec;
+
+const INTERVAL: Duration = Duration::from_millis(1);
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// What the agent does for a local pod.
+fn connect(node: &Node, pod: &Pod) {
+    let veth = pod.host_veth();
+    let write = |path: String, value: &str| {
+        std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap_or_else(|error| panic!("{path}: {error}"));
+    };
+    node.netns()
+        .run(|| {
+            write("ipv4/ip_forward".to_owned(), "1");
+            write("ipv6/conf/all/forwarding".to_owned(), "1");
+            write(format!("ipv4/conf/{veth}/proxy_arp"), "1");
+            write(format!("ipv4/neigh/{veth}/proxy_delay"), "0");
+        })
+        .unwrap();
+    for address in pod.addresses() {
+        let route = RouteSpec::to_link(host_prefix(*address), veth.as_str());
+        node.setup().unwrap().add_route(route.protocol(80)).unwrap();
+    }
+}
+
+#[test]
+fn nodes_reach_each_other_and_the_lan() {
+    let lab = Lab::new().unwrap();
+    let nodes = lab.nodes(3).unwrap();
+    assert_eq!(nodes[2].name(), "node-3");
+    for family in Family::ALL {
+        for to in [lab.address(family), nodes[1].address(family), nodes[2].address(family)] {
+            let report = ping(nodes[0].netns(), to, 3, INTERVAL).unwrap();
+            assert!(report.lost.is_empty() && report.ttl == Some(64), "{to}: {report}");
+        }
+    }
+}
+
+#[test]
+fn pods_are_what_the_cni_plugin_makes() {
+    let lab = Lab::new().unwrap();
+    let node = lab.node("node-1").unwrap();
+    let pod = node.pod_in("default", "web", &[address("10.244.1.2"), address("fd00:244:1::2")]).unwrap();
+    let veth = host_veth_name("cali", "default", "web").unwrap();
+    assert_eq!(pod.host_veth(), veth);
+    let host_end = node.setup().unwrap().link(veth.as_str()).unwrap().unwrap();
+    assert_eq!((host_end.mac, host_end.up, host_end.mtu), (Some(HOST_VETH_MAC), true, 1430));
+    assert_eq!(pod.setup().unwrap().link("eth0").unwrap().unwrap().mtu, 1430);
+
+    // The way out is there; without the agent, nothing comes back.
+    let impatient = |to| Ping::to(to).patience(Duration::from_millis(50)).run(pod.netns()).unwrap();
+    let before = impatient(node.address(Family::V4));
+    assert_eq!((before.received(), before.refused), (0, 0));
+
+    pod.delete().unwrap();
+    assert_eq!(node.setup().unwrap().link(veth.as_str()).unwrap(), None);
+}
+
+#[test]
+fn connected_pods_reach_each_other_their_node_and_the_world() {
+    let lab = Lab::new().unwrap();
+    let node = lab.node("node-1").unwrap();
+    let pods = [2, 3].map(|number| {
+        let addresses = [address(&format!("10.244.1.{number}")), address(&format!("fd00:244:1::{number}"))];
+        let pod = node.pod(&format!("web-{number}"), &addresses).unwrap();
+        connect(&node, &pod);
+        pod
+    });
+    for subnet in ["10.244.1.0/24", "fd00:244:1::/64"] {
+        lab.route_to(&node, subnet.parse().unwrap()).unwrap();
+    }
+    for family in Family::ALL {
+        let [from, to] = pods.each_ref().map(|pod| pod.address(family).unwrap());
+        for (netns, to, ttl) in [
+            (pods[0].netns(), to, 63),
+            (pods[1].netns(), from, 63),
+            (pods[0].netns(), node.address(family), 64),
+            (pods[0].netns(), lab.address(family), 63),
+            (lab.netns(), to, 63),
+        ] {
+            let report = ping(netns, to, 3, INTERVAL).unwrap();
+            assert!(report.lost.is_empty(), "{to}: {report}");
+            assert_eq!(report.ttl, Some(ttl), "{to}");
+        }
+        let large = Ping::to(to).payload(4000).run(pods[0].netns()).unwrap();
+        assert!(large.lost.is_empty(), "in fragments: {large}");
+    }
+}
+
+#[test]
+fn a_pinger_tells_exactly_what_was_lost() {
+    let lab = Lab::new().unwrap();
+    let nodes = lab.nodes(2).unwrap();
+    let to = nodes[1].address(Family::V4);
+    let pinger = Ping::to(to).interval(INTERVAL).patience(Duration::from_millis(200)).start(nodes[0].netns()).unwrap();
+    pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
+    lab.set_connected(&nodes[1], false).unwrap();
+    let before = pinger.sent();
+    routelet_lab::wait::until(routelet_lab::wait::LONG, "requests into the void", || pinger.sent() > before + 20).unwrap();
+    lab.set_connected(&nodes[1], true).unwrap();
+    pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
+    let report = pinger.stop().unwrap();
+    assert!(report.lost.len() >= 20, "{report}");
+    assert_eq!(report.sent, report.received() + report.lost.len() as u64);
+    let (first, last) = (report.lost[0], report.lost[report.lost.len() - 1]);
+    assert_eq!(report.lost, (first..=last).collect::<Vec<_>>(), "one gap");
+    assert!(first >= 20 && last < report.sent - 20);
+}
+
+#[test]
+fn the_underlays_mtu_can_be_set() {
+    let lab = Lab::with_mtu(9000).unwrap();
+    let node = lab.node("node-1").unwrap();
+    let mtu = |node: &Node| node.setup().unwrap().link("eth0").unwrap().unwrap().mtu;
+    assert_eq!(mtu(&node), 9000);
+    lab.set_underlay_mtu(&node, 1400).unwrap();
+    assert_eq!(mtu(&node), 1400);
+    let pod = node.pod("web", &[address("10.244.1.2")]).unwrap();
+    assert_eq!(pod.setup().unwrap().link("eth0").unwrap().unwrap().mtu, 1350);
+}
+
+#[test]
+fn many_nodes() {
+    let lab = Lab::new().unwrap();
+    let nodes = lab.nodes(100).unwrap();
+    let report = ping(nodes[0].netns(), nodes[99].address(Family::V6), 1, INTERVAL).unwrap();
+    assert!(report.lost.is_empty(), "{report}");
+}
