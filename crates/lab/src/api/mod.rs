@@ -63,7 +63,7 @@ struct Settings {
 pub struct Change {
     /// The object's new resourceVersion.
     pub resource_version: u64,
-    /// When the change was handed to the watch streams.
+    /// When the change was put where the watch streams find it, just before they were woken.
     pub published: Instant,
     event: Option<Arc<Event>>,
 }
@@ -72,7 +72,7 @@ impl Change {
     fn new(event: Arc<Event>) -> Change {
         Change {
             resource_version: event.revision(),
-            published: Instant::now(),
+            published: event.published,
             event: Some(event),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -273,9 +274,11 @@ impl Store {
         if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".to_owned(), self.revision.to_string().into());
         }
-        let stored = Arc::new(Stored::new(resource, kind, self.revision, &value));
+        let revision = self.revision;
         let limit = self.history_limit;
         let table = self.table_mut(resource);
+        let size_hint = table.objects.get(&key).map_or(1024, |entry| entry.stored.size());
+        let stored = Arc::new(Stored::new(resource, kind, revision, &value, size_hint));
         let previous = if kind == EventKind::Deleted {
             table.objects.remove(&key)
         } else {
@@ -290,6 +293,7 @@ impl Store {
         let event = Arc::new(Event {
             object: stored,
             previous: previous.map(|entry| entry.stored),
+            published: Instant::now(),
             first_sent: OnceLock::new(),
         });
         table.history.push_back(Arc::clone(&event));

@@ -44,15 +44,16 @@ pub(crate) struct Stored {
 const LINE_END: &[u8] = b"}\n";
 
 impl Stored {
-    /// Serialises `object`, which has no `apiVersion` and `kind` of its own.
+    /// Serialises `object`, which has no `apiVersion` and `kind` of its own, into about `size_hint` bytes.
     pub(crate) fn new(
         resource: Resource,
         kind: EventKind,
         revision: u64,
         object: &Map<String, Value>,
+        size_hint: usize,
     ) -> Stored {
         let info = resource.info();
-        let mut line = Vec::with_capacity(1024);
+        let mut line = Vec::with_capacity(size_hint + 16);
         line.extend_from_slice(br#"{"type":""#);
         line.extend_from_slice(kind.name().as_bytes());
         line.extend_from_slice(br#"","object":"#);
@@ -62,13 +63,16 @@ impl Stored {
             info.kind,
             r#"","apiVersion":""#,
             info.api_version,
-            r#"","#,
+            "\"",
         ] {
             line.extend_from_slice(part.as_bytes());
         }
-        let rest_at = line.len();
-        let rest = serde_json::to_vec(object).unwrap_or_default(); // a map of JSON values always serialises
-        line.extend_from_slice(rest.get(1..).unwrap_or_default());
+        let brace_at = line.len();
+        let _cannot_fail = serde_json::to_writer(&mut line, object); // JSON values, into memory
+        if let Some(brace) = line.get_mut(brace_at) {
+            *brace = b','; // the object's own brace is where its first field follows those two
+        }
+        let rest_at = brace_at + 1;
         line.extend_from_slice(LINE_END);
         Stored {
             revision,
@@ -78,6 +82,11 @@ impl Stored {
             object_at,
             rest_at,
         }
+    }
+
+    /// Length of its line in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.line.len()
     }
 
     /// The object on its own.
@@ -119,6 +128,8 @@ impl Stored {
 pub(crate) struct Event {
     pub(crate) object: Arc<Stored>,
     pub(crate) previous: Option<Arc<Stored>>,
+    /// When it was put where the watch streams find it, before they were woken.
+    pub(crate) published: Instant,
     /// When the first watch stream took it for sending.
     pub(crate) first_sent: OnceLock<Instant>,
 }
