@@ -2,6 +2,8 @@
 
 mod agent;
 pub mod api;
+pub mod apiserver;
+mod cluster;
 pub mod http;
 pub mod ping;
 pub mod privilege;
@@ -12,6 +14,8 @@ mod topology;
 pub mod wait;
 
 pub use agent::Agent;
+pub use apiserver::ApiServer;
+pub use cluster::{Backend, Cluster, ClusterNode, KubeApi, agent_rules};
 pub use ping::{Ping, PingReport, Pinger, ping};
 pub use temp::TempDir;
 pub use topology::{Lab, Node, Pod};

@@ -17,7 +17,8 @@ fn address(text: &str) -> IpAddr {
 fn connect(node: &Node, pod: &Pod) {
     let veth = pod.host_veth();
     let write = |path: String, value: &str| {
-        std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap_or_else(|error| panic!("{path}: {error}"));
+        std::fs::write(format!("/proc/sys/net/{path}"), value)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
     };
     node.netns()
         .run(|| {
@@ -39,7 +40,11 @@ fn nodes_reach_each_other_and_the_lan() {
     let nodes = lab.nodes(3).unwrap();
     assert_eq!(nodes[2].name(), "node-3");
     for family in Family::ALL {
-        for to in [lab.address(family), nodes[1].address(family), nodes[2].address(family)] {
+        for to in [
+            lab.address(family),
+            nodes[1].address(family),
+            nodes[2].address(family),
+        ] {
             let report = ping(nodes[0].netns(), to, 3, INTERVAL).unwrap();
             assert!(report.lost.is_empty() && report.ttl == Some(64), "{to}: {report}");
         }
@@ -50,15 +55,29 @@ fn nodes_reach_each_other_and_the_lan() {
 fn pods_are_what_the_cni_plugin_makes() {
     let lab = Lab::new().unwrap();
     let node = lab.node("node-1").unwrap();
-    let pod = node.pod_in("default", "web", &[address("10.244.1.2"), address("fd00:244:1::2")]).unwrap();
+    let pod = node
+        .pod_in(
+            "default",
+            "web",
+            &[address("10.244.1.2"), address("fd00:244:1::2")],
+        )
+        .unwrap();
     let veth = host_veth_name("cali", "default", "web").unwrap();
     assert_eq!(pod.host_veth(), veth);
     let host_end = node.setup().unwrap().link(veth.as_str()).unwrap().unwrap();
-    assert_eq!((host_end.mac, host_end.up, host_end.mtu), (Some(HOST_VETH_MAC), true, 1430));
+    assert_eq!(
+        (host_end.mac, host_end.up, host_end.mtu),
+        (Some(HOST_VETH_MAC), true, 1430)
+    );
     assert_eq!(pod.setup().unwrap().link("eth0").unwrap().unwrap().mtu, 1430);
 
     // The way out is there; without the agent, nothing comes back.
-    let impatient = |to| Ping::to(to).patience(Duration::from_millis(50)).run(pod.netns()).unwrap();
+    let impatient = |to| {
+        Ping::to(to)
+            .patience(Duration::from_millis(50))
+            .run(pod.netns())
+            .unwrap()
+    };
     let before = impatient(node.address(Family::V4));
     assert_eq!((before.received(), before.refused), (0, 0));
 
@@ -71,7 +90,10 @@ fn connected_pods_reach_each_other_their_node_and_the_world() {
     let lab = Lab::new().unwrap();
     let node = lab.node("node-1").unwrap();
     let pods = [2, 3].map(|number| {
-        let addresses = [address(&format!("10.244.1.{number}")), address(&format!("fd00:244:1::{number}"))];
+        let addresses = [
+            address(&format!("10.244.1.{number}")),
+            address(&format!("fd00:244:1::{number}")),
+        ];
         let pod = node.pod(&format!("web-{number}"), &addresses).unwrap();
         connect(&node, &pod);
         pod
@@ -102,11 +124,18 @@ fn a_pinger_tells_exactly_what_was_lost() {
     let lab = Lab::new().unwrap();
     let nodes = lab.nodes(2).unwrap();
     let to = nodes[1].address(Family::V4);
-    let pinger = Ping::to(to).interval(INTERVAL).patience(Duration::from_millis(200)).start(nodes[0].netns()).unwrap();
+    let pinger = Ping::to(to)
+        .interval(INTERVAL)
+        .patience(Duration::from_millis(200))
+        .start(nodes[0].netns())
+        .unwrap();
     pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
     lab.set_connected(&nodes[1], false).unwrap();
     let before = pinger.sent();
-    routelet_lab::wait::until(routelet_lab::wait::LONG, "requests into the void", || pinger.sent() > before + 20).unwrap();
+    routelet_lab::wait::until(routelet_lab::wait::LONG, "requests into the void", || {
+        pinger.sent() > before + 20
+    })
+    .unwrap();
     lab.set_connected(&nodes[1], true).unwrap();
     pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
     let report = pinger.stop().unwrap();
