@@ -7,6 +7,7 @@ mod address;
 mod apply;
 mod attributes;
 mod batch;
+mod dump;
 mod error;
 mod extack;
 mod filter;

@@ -132,14 +132,23 @@ impl Socket {
         self.sequence = last;
         if let Err(error) = self.send(batch.bytes()) {
             // Nothing of the datagram has been carried out.
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
             for label in batch.labels() {
-                failed(*label, Error::io("sending to the kernel")(error.kind().into()));
+                failed(
+                    *label,
+                    Error::io("sending to the kernel")(io::Error::from_raw_os_error(errno)),
+                );
             }
-        } else if self.receive_outcomes(batch, last, failed).is_err() {
-            // Some outcomes are known; but those have been told, and a second report of the same operation is
-            // of no harm to who must look at the kernel anyway.
-            for label in batch.labels() {
-                failed(*label, Error::OutcomeUnknown);
+        } else {
+            let mut told = Vec::new();
+            let outcome = self.receive_outcomes(batch, last, &mut |label, error| {
+                told.push(label);
+                failed(label, error);
+            });
+            if outcome.is_err() {
+                for label in batch.labels().iter().filter(|label| !told.contains(label)) {
+                    failed(*label, Error::OutcomeUnknown);
+                }
             }
         }
         batch.clear();
@@ -302,5 +311,97 @@ impl Progress {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::LinkMessage;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NEWLINK: u16 = 16;
+    const SEQUENCE: u32 = 7;
+
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = ((frame::HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn done(code: i32) -> Vec<u8> {
+        message(NLMSG_DONE, 0, SEQUENCE, &code.to_ne_bytes())
+    }
+
+    /// Reads datagrams; how far that went, and how many messages were visited.
+    fn read(datagrams: &[Vec<Vec<u8>>]) -> (Result<(), Error>, Progress, usize) {
+        let (mut progress, mut visited) = (Progress::default(), 0);
+        for datagram in datagrams {
+            let result = progress.read(&datagram.concat(), SEQUENCE, |_, _| visited += 1);
+            if result.is_err() {
+                return (result, progress, visited);
+            }
+        }
+        (Ok(()), progress, visited)
+    }
+
+    #[test]
+    fn a_dump_ends_with_its_last_message() {
+        let object = || message(NEWLINK, 2, SEQUENCE, &[0; 16]);
+        let stale = message(NEWLINK, 2, SEQUENCE - 1, &[0; 16]);
+        let (_, progress, visited) = read(&[vec![object(), stale], vec![object()]]);
+        assert!(!progress.done && visited == 2);
+        let (_, progress, _) = read(&[vec![object()], vec![object(), done(0)]]);
+        assert!(progress.done && !progress.interrupted);
+    }
+
+    #[test]
+    fn a_dump_that_any_message_calls_interrupted_is_interrupted() {
+        let calm = || message(NEWLINK, 2, SEQUENCE, &[0; 16]);
+        let interrupted = message(NEWLINK, 2 | NLM_F_DUMP_INTR, SEQUENCE, &[0; 16]);
+        let (_, progress, _) = read(&[vec![calm(), interrupted], vec![calm(), done(0)]]);
+        assert!(progress.done && progress.interrupted);
+        let (_, progress, _) = read(&[
+            vec![calm()],
+            vec![message(NLMSG_DONE, NLM_F_DUMP_INTR, SEQUENCE, &[0; 4])],
+        ]);
+        assert!(progress.done && progress.interrupted);
+        let (result, progress, _) = read(&[vec![done(-libc::EINTR)]]);
+        assert!(result.is_ok() && progress.done && progress.interrupted);
+    }
+
+    #[test]
+    fn a_dump_that_fails_says_why() {
+        let (result, ..) = read(&[vec![done(-libc::ENOENT)]]);
+        assert_eq!(result.unwrap_err().errno(), Some(libc::ENOENT));
+        let mut refusal = (-libc::EOPNOTSUPP).to_ne_bytes().to_vec();
+        refusal.extend([0; 16]);
+        let (result, ..) = read(&[vec![message(NLMSG_ERROR, 0, SEQUENCE, &refusal)]]);
+        assert_eq!(result.unwrap_err().errno(), Some(libc::EOPNOTSUPP));
+        assert!(read(&[vec![message(NLMSG_OVERRUN, 0, SEQUENCE, &[])]]).0.is_err());
+    }
+
+    #[test]
+    fn an_unreadable_message_fails_the_dump_and_not_the_next() {
+        let mut socket = Socket::open().unwrap();
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut found: Vec<()> = Vec::new();
+        let result = socket.dump(&request, &mut found, |_, _| Err(Error::Decode("nothing suits")));
+        assert!(matches!(result, Err(Error::Decode(_))));
+        socket.dump(&request, &mut found, |_, _| Ok(Some(()))).unwrap();
+        assert!(!found.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Progress::default().read(&bytes, SEQUENCE, |_, _| {});
+        }
     }
 }

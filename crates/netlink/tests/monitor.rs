@@ -1,6 +1,8 @@
 //! What others change is told, what we change ourselves is not. The kernel has queued its notifications when a
 //! request returns, but for IPv6 addresses.
 
+#![allow(clippy::unwrap_used, reason = "clippy does not take the helpers for tests")]
+
 mod common;
 
 use std::time::Duration;

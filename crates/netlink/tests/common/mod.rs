@@ -1,6 +1,11 @@
 //! A node in a network namespace of its own: an underlay link, VXLAN devices of both families and a pod's veth.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
