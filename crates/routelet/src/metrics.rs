@@ -306,7 +306,7 @@ mod tests {
             ..WatchStatus::default()
         };
         metrics.set_watch(Resource::Nodes, &nodes);
-        metrics.set_refused("duplicate_address", 1);
+        metrics.set_refused("address_taken", 1);
         metrics.set_peers(4999);
         metrics.set_pods(110);
         metrics.set_nexthop_objects(true);
@@ -340,7 +340,7 @@ mod tests {
             "routelet_watch_relists_total{resource=\"nodes\"} 1",
             "routelet_watch_errors_total{resource=\"nodes\"} 3",
             "routelet_watch_objects{resource=\"nodes\"} 5000",
-            "routelet_refused{reason=\"duplicate_address\"} 1",
+            "routelet_refused{reason=\"address_taken\"} 1",
             "routelet_peers 4999",
             "routelet_pods 110",
             "routelet_nexthop_objects 1",

@@ -1,0 +1,330 @@
+//! The binary from outside: exit codes, and what it says to whoever started it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything may take before the test fails; it never takes this long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program with nothing but these variables in its environment.
+fn routelet(words: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
+    command.args(words).env_clear().envs(variables.iter().copied());
+    command
+}
+
+/// Exit code, standard output and standard error of a program that ends by itself.
+fn ended(mut command: Command) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// Asserts that the program ends with exit code 2 and an error that has all `parts`; returns the error.
+fn refused(words: &[&str], variables: &[(&str, &str)], parts: &[&str]) -> String {
+    let (code, stdout, stderr) = ended(routelet(words, variables));
+    assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} is not in: {stderr}");
+    }
+    stderr
+}
+
+#[test]
+fn version_and_help_go_to_standard_output() {
+    let (code, stdout, stderr) = ended(routelet(&["--version"], &[]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, format!("routelet {}\n", env!("CARGO_PKG_VERSION")));
+
+    let (code, stdout, _) = ended(routelet(&["run", "--help"], &[]));
+    assert_eq!(code, 0);
+    assert!(stdout.contains("[env: ROUTELET_NODE_NAME=]"), "{stdout}");
+    assert!(stdout.contains("3  another agent runs on this node"), "{stdout}");
+}
+
+#[test]
+fn without_a_subcommand_the_usage_is_shown() {
+    refused(&[], &[], &["Usage: routelet <COMMAND>"]);
+    refused(&["fly"], &[], &["unrecognized subcommand 'fly'"]);
+    refused(&["run", "--node-nam=x"], &[], &["'--node-nam'", "'--node-name'"]);
+}
+
+#[test]
+fn a_missing_node_name_is_told_by_flag_and_variable() {
+    refused(&["run"], &[], &["--node-name <NAME>", "ROUTELET_NODE_NAME"]);
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
+    for (variable, value, allowed) in [
+        ("ROUTELET_NODE_NAME", "$(NODE_NAME)", "the name of a Node object"),
+        ("ROUTELET_API_SERVER_HOST", "https://10.0.0.1", "without scheme"),
+        ("ROUTELET_API_SERVER_PORT", "0", "from 1 to 65535"),
+        ("ROUTELET_ENCAPSULATION", "ipip", "[possible values: vxlan]"),
+        ("ROUTELET_VXLAN_DEVICE", "vxlan/0", "1 to 15"),
+        ("ROUTELET_VXLAN_DEVICE_V6", "", "1 to 15"),
+        ("ROUTELET_VXLAN_VNI", "16777216", "from 0 to 16777215"),
+        ("ROUTELET_VXLAN_PORT", "http", "from 1 to 65535"),
+        ("ROUTELET_MTU", "100", "from 576 to 65535"),
+        ("ROUTELET_INTERFACE_PREFIX", "calico", "1 to 4"),
+        ("ROUTELET_ROUTE_PROTOCOL", "4", "an administrator"),
+        ("ROUTELET_NEXTHOP_OBJECTS", "yes", "[possible values: auto, off]"),
+        (
+            "ROUTELET_ALLOW_ANY_POD_ADDRESS",
+            "1",
+            "[possible values: true, false]",
+        ),
+        ("ROUTELET_RECEIVE_BUFFER", "8M", "from 65536 to 1073741824"),
+        ("ROUTELET_AUDIT_INTERVAL", "0s", "from 1s to 24h"),
+        ("ROUTELET_ADMIN_ADDRESS", "localhost", "127.0.0.1:9099"),
+        ("ROUTELET_LOG_FORMAT", "xml", "[possible values: text, json]"),
+        (
+            "ROUTELET_LOG_LEVEL",
+            "loud",
+            "off, error, warn, info, debug, trace",
+        ),
+    ] {
+        let flag = variable
+            .replacen("ROUTELET_", "--", 1)
+            .to_lowercase()
+            .replace('_', "-");
+        let words: &[&str] = if variable == "ROUTELET_NODE_NAME" {
+            &["run"]
+        } else {
+            &["run", "--node-name=node-1"]
+        };
+        refused(
+            words,
+            &[(variable, value)],
+            &[variable, &flag, &format!("'{value}'"), allowed],
+        );
+    }
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let variables = [("ROUTELET_VXLAN_VNI", "wrong")];
+    let stderr = refused(
+        &["run", "--node-name=a", "--vxlan-vni=7", "--mtu=1"],
+        &variables,
+        &["--mtu"],
+    );
+    assert!(!stderr.contains("vni"), "{stderr}");
+
+    let variables = [("ROUTELET_MTU", "1400")];
+    let stderr = refused(
+        &["run", "--node-name=a", "--mtu=1"],
+        &variables,
+        &["'1' for '--mtu"],
+    );
+    assert!(!stderr.contains("ROUTELET_MTU"), "{stderr}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told_by_name() {
+    let words = [
+        "run",
+        "--node-name=a",
+        "--vxlan-device=vx0",
+        "--vxlan-device-v6=vx0",
+    ];
+    refused(
+        &words,
+        &[],
+        &["--vxlan-device and --vxlan-device-v6 both name vx0"],
+    );
+}
+
+/// Runs `test` on a thread in a network namespace of its own, which the programs that it starts share.
+fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A kubeconfig file that names an API server which no one can reach from a fresh namespace.
+fn kubeconfig() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unreachable-api.kubeconfig");
+    let beside = path.with_extension(format!("{:?}", thread::current().id()));
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+                clusters: [{name: a, cluster: {server: 'http://192.0.2.1:6443'}}]\n\
+                contexts: [{name: a, context: {cluster: a, user: a}}]\n\
+                users: [{name: a, user: {}}]\n";
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
+    path
+}
+
+/// An agent that runs in the namespace of the thread that started it, until this is dropped.
+struct Agent {
+    child: Child,
+    /// Lines of its standard error, then those of its standard output.
+    lines: Receiver<String>,
+}
+
+impl Agent {
+    fn start(words: &[&str]) -> Self {
+        Self::start_with_stderr(words, Stdio::piped())
+    }
+
+    fn start_with_stderr(words: &[&str], stderr: impl Into<Stdio>) -> Self {
+        let mut command = routelet(&["run", "--node-name=node-1"], &[]);
+        command
+            .arg("--kubeconfig")
+            .arg(kubeconfig())
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        #[expect(clippy::disallowed_methods, reason = "the agent is what is tested")]
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let output: Box<dyn Read + Send> = match child.stderr.take() {
+            Some(stderr) => Box::new(stderr.chain(stdout)),
+            None => Box::new(stdout),
+        };
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a line with `part` in it.
+    fn says(&self, part: &str) -> String {
+        let mut heard = String::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => writeln!(heard, "{line}").unwrap(),
+                Err(error) => panic!("{error}: the agent has not said {part:?} but:\n{heard}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end; exit code and the rest of what it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => writeln!(said, "{line}").unwrap(),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the agent has not ended but said:\n{said}"),
+            }
+        }
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Fails where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn stops_with_0_on_either_signal() {
+    in_fresh_namespace(|| {
+        for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
+            let agent = Agent::start(&["--admin-address=off", "--vxlan-vni=7"]);
+            let line = agent.says("routelet starts");
+            assert!(line.contains("--node-name=node-1 --kubeconfig="), "{line}");
+            assert!(line.contains("--vxlan-vni=7 --admin-address=off"), "{line}");
+            assert!(!line.contains("--vxlan-port"), "a default is told: {line}");
+            agent.signal(signal);
+            let (code, said) = agent.end();
+            assert_eq!(code, Some(0), "{said}");
+            assert!(said.contains(name), "{said}");
+        }
+    });
+}
+
+#[test]
+fn a_second_agent_says_so_and_ends_with_3() {
+    in_fresh_namespace(|| {
+        let first = Agent::start(&["--admin-address=off"]);
+        first.says("routelet starts");
+        let (code, said) = Agent::start(&["--admin-address=off"]).end();
+        assert_eq!(code, Some(3), "{said}");
+        let process = format!(
+            "another routelet agent already runs in this network namespace (process {})",
+            first.child.id()
+        );
+        assert!(said.contains(&process), "{said}");
+        assert!(!said.contains("routelet starts"), "{said}");
+
+        // However the first one ends, the next one may run.
+        first.signal(Signal::SIGKILL);
+        first.end();
+        Agent::start(&["--admin-address=off"]).says("routelet starts");
+    });
+}
+
+#[test]
+fn a_failure_ends_with_1_and_names_the_flag() {
+    in_fresh_namespace(|| {
+        // An address of no interface of a fresh namespace.
+        let (code, said) = Agent::start(&["--admin-address=[2001:db8::1]:9099"]).end();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("--admin-address [2001:db8::1]:9099: Cannot assign requested address"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn json_logs_are_json_from_the_first_line_to_the_last() {
+    in_fresh_namespace(|| {
+        let agent = Agent::start(&["--admin-address=[2001:db8::1]:9099", "--log-format=json"]);
+        let (_, said) = agent.end();
+        let events: Vec<serde_json::Value> = said
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
+        assert_eq!(events.first().unwrap()["message"], "routelet starts");
+        assert_eq!(events.last().unwrap()["level"], "ERROR");
+    });
+}
+
+#[test]
+fn outlives_the_reader_of_its_log() {
+    in_fresh_namespace(|| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        // It gets as far as it would get otherwise.
+        let agent = Agent::start_with_stderr(&["--admin-address=[2001:db8::1]:9099"], writer);
+        assert_eq!(agent.end(), (Some(1), String::new()));
+    });
+}
