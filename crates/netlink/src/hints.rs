@@ -16,8 +16,8 @@ use crate::view::View;
 /// What the kernel has told of a change, by whomever. A hint may be late, come twice, or not at all: a dump is the
 /// truth. What the kernel never tells (seen on 6.18):
 ///
-/// - a link that goes down or loses its carrier takes its nexthops and its IPv4 routes along, and one that is
-///   deleted also its FDB entries;
+/// - a link that goes down or is deleted takes its nexthops and its IPv4 routes along, one that loses its carrier
+///   its nexthops;
 /// - a nexthop that is deleted takes the IPv4 routes through it along;
 /// - of sysctls it tells forwarding, rp_filter, proxy_arp and proxy_ndp only.
 #[derive(Debug, Clone, PartialEq, Eq)]
