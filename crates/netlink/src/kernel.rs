@@ -133,6 +133,8 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
     use routelet_model::{Key, Kind, Object, RouteTarget};
 
@@ -250,6 +252,31 @@ mod tests {
                 };
                 kernel.apply(&[delete], &mut Vec::new());
                 assert_eq!(dump(&mut kernel, Kind::Nexthop), [(nexthop.key, Object::Nexthop)]);
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_link_that_loses_its_carrier_takes_its_nexthops_along_without_a_word() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, operations) = with_nexthop();
+                kernel.drain(&mut Vec::new());
+                Setup::open().unwrap().set_down("far").unwrap();
+                // The kernel acts on a lost carrier from a worker.
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while !dump(&mut kernel, Kind::Nexthop).is_empty() {
+                    assert!(Instant::now() < deadline, "the nexthop stays");
+                    std::thread::yield_now();
+                }
+                let mut hints = Vec::new();
+                kernel.drain(&mut hints);
+                assert!(!hints.contains(&Hint::Gone(operations[0].key)), "{hints:?}");
+                let Key::Nexthop { link, gateway } = operations[0].key else {
+                    unreachable!()
+                };
+                assert_eq!(kernel.view.nexthops.id(link, gateway), None);
             })
             .unwrap();
     }
