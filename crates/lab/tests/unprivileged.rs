@@ -1,0 +1,72 @@
+//! A lab without root. A `main` of its own in place of the test harness, whose threads would forbid a user namespace.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use routelet_lab::process::Process;
+use routelet_lab::{Lab, TempDir, ping, privilege, skip, wait};
+use routelet_model::Family;
+use routelet_netlink::Netns;
+
+/// Of `nobody`, who owns nothing.
+const NOBODY: u32 = 65534;
+
+fn main() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        become_nobody()
+    } else {
+        build_a_lab()
+    }
+}
+
+/// Runs this program again as an ordinary user.
+fn become_nobody() -> Result<()> {
+    let directory = TempDir::new()?;
+    let program = directory.path().join("unprivileged");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    for path in [directory.path(), &program] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
+    }
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let mut process = Process::start("the test as nobody", &Netns::current()?, command)?;
+    let status = process.wait_exit(2 * wait::LONG)?;
+    println!("{}", process.log().join("\n"));
+    ensure!(status.success(), "as an ordinary user: {status}");
+    Ok(())
+}
+
+fn build_a_lab() -> Result<()> {
+    if let Err(error) = privilege::enter_user_namespace_if_needed() {
+        skip::record(&format!("{error:#}"));
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let nodes = lab.nodes(2)?;
+    let pod = nodes[0].pod("web", &["10.244.1.2".parse()?, "fd00:244:1::2".parse()?])?;
+    for family in Family::ALL {
+        let report = ping(
+            nodes[0].netns(),
+            nodes[1].address(family),
+            3,
+            Duration::from_millis(1),
+        )?;
+        ensure!(report.lost.is_empty(), "{family}: {report}");
+    }
+    let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+    nodes[0]
+        .netns()
+        .run(forward)?
+        .context("sysctls of the node can be written")?;
+    ensure!(Path::new(&pod.netns().path()).exists());
+    let mut command = Command::new("true");
+    command.env_clear();
+    let mut process = Process::start("a process in the node", nodes[0].netns(), command)?;
+    ensure!(process.wait_exit(wait::LONG)?.success());
+    println!("a lab of an ordinary user: ok");
+    Ok(())
+}
