@@ -20,6 +20,8 @@ pub fn node(name: impl Into<String>) -> NodeBuilder {
     let now = now();
     NodeBuilder {
         object: json!({
+            "apiVersion": "v1",
+            "kind": "Node",
             "metadata": {"name": name, "labels": labels, "annotations": {"node.alpha.kubernetes.io/ttl": "0"}},
             "spec": {},
             "status": {

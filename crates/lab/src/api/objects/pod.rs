@@ -10,6 +10,8 @@ use super::super::store::now;
 pub fn pod(namespace: &str, name: &str) -> PodBuilder {
     let owner = name.rsplit_once('-').map_or(name, |(owner, _)| owner);
     let object = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
         "metadata": {
             "name": name,
             "namespace": namespace,

@@ -1,0 +1,270 @@
+//! A cluster of the lab: a LAN, a Kubernetes API on it, nodes with an agent each, and their pods.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use ipnet::{IpNet, Ipv4Net};
+use routelet_model::Family;
+use serde_json::{Value, json};
+
+use crate::api::{Api, Resource, Server, objects};
+use crate::{Agent, ApiServer, Lab, Node, Pod, TempDir, wait};
+
+/// Port of the in-memory API.
+const PORT: u16 = 6443;
+
+/// Which Kubernetes API the agents follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The in-memory one.
+    Memory,
+    /// A real kube-apiserver on a real etcd, with RBAC; see [`crate::apiserver::assets`].
+    KubeApiserver,
+}
+
+impl Backend {
+    /// The one that the environment variable `ROUTELET_LAB_API` names (`memory` or `kube-apiserver`), else the
+    /// in-memory one.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var("ROUTELET_LAB_API").as_deref() {
+            Err(_) | Ok("memory") => Ok(Self::Memory),
+            Ok("kube-apiserver") => Ok(Self::KubeApiserver),
+            Ok(other) => Err(anyhow!("ROUTELET_LAB_API={other:?}: it must be memory or kube-apiserver")),
+        }
+    }
+}
+
+/// The API that a cluster runs on.
+pub enum KubeApi {
+    /// The in-memory one, and its server.
+    Memory(Api, Server),
+    /// The real one.
+    Real(Box<ApiServer>),
+}
+
+impl KubeApi {
+    /// Writes an object as it is given, status included, whether it is there already or not.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        match self {
+            Self::Real(server) => server.apply(object),
+            Self::Memory(api, _) => {
+                let (resource, name) = identify(object)?;
+                let done = if api.get(resource, &name).is_some() {
+                    api.replace(resource, object.clone())
+                } else {
+                    api.create(resource, object.clone())
+                };
+                done.map(|_| ()).map_err(|status| anyhow!("{name}: {status:?}"))
+            }
+        }
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, object: &Value) -> Result<()> {
+        match self {
+            Self::Real(server) => server.delete(object),
+            Self::Memory(api, _) => {
+                let (resource, name) = identify(object)?;
+                api.delete(resource, &name).map(|_| ()).map_err(|status| anyhow!("{name}: {status:?}"))
+            }
+        }
+    }
+
+    /// The in-memory API, for tests that need its faults or counters.
+    pub fn memory(&self) -> Result<(&Api, &Server)> {
+        match self {
+            Self::Memory(api, server) => Ok((api, server)),
+            Self::Real(_) => Err(anyhow!("a real kube-apiserver produces no faults on demand")),
+        }
+    }
+}
+
+/// Resource and name, with the namespace where there is one, as the in-memory API wants them.
+fn identify(object: &Value) -> Result<(Resource, String)> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let name = text("/metadata/name").context("an object without metadata.name")?;
+    match text("/kind").context("an object without kind")? {
+        "Node" => Ok((Resource::Nodes, name.to_owned())),
+        "Pod" => {
+            let namespace = text("/metadata/namespace").unwrap_or("default");
+            Ok((Resource::Pods, format!("{namespace}/{name}")))
+        }
+        kind => Err(anyhow!("the lab writes no {kind}")),
+    }
+}
+
+/// What the agent is allowed to do with the API: the rules of the ClusterRole that the documentation gives.
+pub fn agent_rules() -> Value {
+    json!([
+        { "apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
+    ])
+}
+
+/// A cluster.
+pub struct Cluster {
+    // Dropped in this order: the agents before the API.
+    nodes: Vec<ClusterNode>,
+    api: KubeApi,
+    kubeconfig: PathBuf,
+    lab: Lab,
+    directory: TempDir,
+}
+
+/// A node of a cluster.
+pub struct ClusterNode {
+    /// Its namespace and links.
+    pub node: Node,
+    /// Its pod subnet.
+    pub subnet: IpNet,
+    /// Its agent, once started.
+    pub agent: Option<Agent>,
+}
+
+impl ClusterNode {
+    /// Its agent.
+    pub fn agent(&mut self) -> Result<&mut Agent> {
+        self.agent.as_mut().with_context(|| format!("no agent was started on {}", self.node.name()))
+    }
+}
+
+impl Cluster {
+    /// A cluster without nodes.
+    pub fn new(backend: Backend) -> Result<Self> {
+        let lab = Lab::new()?;
+        let directory = TempDir::new()?;
+        let (api, kubeconfig) = match backend {
+            Backend::KubeApiserver => {
+                let server = ApiServer::start(&lab)?;
+                let kubeconfig = server.kubeconfig_for("routelet", &agent_rules())?;
+                (KubeApi::Real(Box::new(server)), kubeconfig)
+            }
+            Backend::Memory => {
+                let address = SocketAddr::new(lab.address(Family::V4), PORT);
+                let api = Api::new();
+                let server = lab.netns().run(|| api.serve(TcpListener::bind(address)?))??;
+                let kubeconfig = directory.write("kubeconfig", kubeconfig(&server.url()))?;
+                (KubeApi::Memory(api, server), kubeconfig)
+            }
+        };
+        Ok(Self { nodes: Vec::new(), api, kubeconfig, lab, directory })
+    }
+
+    /// One with `count` nodes, named node-1 and so on, and an agent on each that is ready.
+    pub fn with_agents(backend: Backend, count: usize) -> Result<Self> {
+        let mut cluster = Self::new(backend)?;
+        for _ in 0..count {
+            cluster.add_node()?;
+        }
+        for index in 0..count {
+            cluster.start_agent(index, &[])?;
+        }
+        cluster.wait_ready()?;
+        Ok(cluster)
+    }
+
+    /// Adds a node, with its Node object but without an agent; returns its index.
+    pub fn add_node(&mut self) -> Result<usize> {
+        let number = self.nodes.len() + 1;
+        let node = self.lab.node(&format!("node-{number}"))?;
+        let subnet = subnet(number)?;
+        self.nodes.push(ClusterNode { node, subnet, agent: None });
+        self.api.apply(&self.node_object(number - 1).build())?;
+        Ok(number - 1)
+    }
+
+    /// The Node object of a node, to be changed and applied.
+    pub fn node_object(&self, index: usize) -> objects::NodeBuilder {
+        let ClusterNode { node, subnet, .. } = &self.nodes[index];
+        objects::node(node.name()).pod_cidrs([subnet]).internal_ip(node.address(Family::V4))
+    }
+
+    /// Starts the agent of a node.
+    pub fn start_agent(&mut self, index: usize, arguments: &[&str]) -> Result<()> {
+        let agent = Agent::start(&self.nodes[index].node, &self.kubeconfig, arguments)?;
+        self.nodes[index].agent = Some(agent);
+        Ok(())
+    }
+
+    /// Waits until every agent is ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            if let Some(agent) = &mut node.agent {
+                agent.wait_ready(wait::LONG)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a pod with the address number `host` of its node's subnet: first its links, as the CNI plugin makes them,
+    /// then its Pod object.
+    pub fn add_pod(&self, index: usize, name: &str, host: u8) -> Result<Pod> {
+        let pod = self.nodes[index].node.pod(name, &[self.pod_address(index, host)?])?;
+        self.api.apply(&self.pod_object(index, name, host)?.build())?;
+        Ok(pod)
+    }
+
+    /// The Pod object of a pod, to be changed and applied.
+    pub fn pod_object(&self, index: usize, name: &str, host: u8) -> Result<objects::PodBuilder> {
+        let address = self.pod_address(index, host)?;
+        Ok(objects::pod("default", name).node(self.nodes[index].node.name()).ips([address]).phase("Running"))
+    }
+
+    /// Address number `host` of a node's pod subnet.
+    pub fn pod_address(&self, index: usize, host: u8) -> Result<IpAddr> {
+        match self.nodes[index].subnet {
+            IpNet::V4(subnet) => Ok(Ipv4Addr::from_bits(subnet.network().to_bits() + u32::from(host)).into()),
+            IpNet::V6(subnet) => Err(anyhow!("{subnet}: the cluster's pods have IPv4 addresses")),
+        }
+    }
+
+    /// A node.
+    pub fn node(&mut self, index: usize) -> &mut ClusterNode {
+        &mut self.nodes[index]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[ClusterNode] {
+        &self.nodes
+    }
+
+    /// The LAN.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The API.
+    pub fn api(&mut self) -> &mut KubeApi {
+        &mut self.api
+    }
+
+    /// The agents' kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A directory that lives as long as the cluster.
+    pub fn directory(&self) -> &TempDir {
+        &self.directory
+    }
+}
+
+/// Pod subnet of the node of this number: 10.244.NUMBER.0/24.
+fn subnet(number: usize) -> Result<IpNet> {
+    let number = u8::try_from(number).context("the cluster's subnets are enough for 255 nodes")?;
+    Ok(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, number, 0), 24).into())
+}
+
+/// A kubeconfig for a server without authentication.
+fn kubeconfig(url: &str) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "lab",
+        "clusters": [{ "name": "lab", "cluster": { "server": url } }],
+        "users": [{ "name": "lab", "user": {} }],
+        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
+    })
+    .to_string()
+}
