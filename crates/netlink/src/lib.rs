@@ -14,6 +14,7 @@ mod filter;
 mod frame;
 mod hints;
 mod host;
+pub mod inspect;
 mod kernel;
 mod link;
 mod links;

@@ -19,11 +19,12 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use routelet_model::{IfName, MacAddr};
+use routelet_model::{IfName, Key, Link, LinkKind, MacAddr};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::attributes::Attributes;
 use crate::frame::read_u32;
+use crate::link::create_vxlan;
 use crate::{Error, Netns, Socket};
 
 /// Sets up links, addresses and routes in the network namespace it was opened in.
@@ -150,13 +151,16 @@ impl Setup {
     /// Makes a veth pair: `near` in this namespace, `far` in another.
     pub fn add_veth(&mut self, near: VethEnd, far: VethEnd, far_netns: &Netns) -> Result<(), Error> {
         let fd = far_netns.fd().as_raw_fd();
-        let peer = end(LinkUnspec::new_with_name(far.name), far).setns_by_fd(fd).build();
+        let peer = end(LinkUnspec::new_with_name(far.name), far)
+            .setns_by_fd(fd)
+            .build();
         let mut pair = end(LinkVeth::new(near.name, far.name), near);
         if near.up {
             pair = pair.up();
         }
         let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
-        self.socket.request(&RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL)?;
+        self.socket
+            .request(&RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL)?;
         if far.up {
             // Not with the pair: the kernel makes the far end first, and one alone cannot be up (ENOTCONN).
             Self::open_in(far_netns)?.set_up(far.name)?;
@@ -169,6 +173,20 @@ impl Setup {
         let bridge = LinkBridge::new(name).build();
         self.socket
             .request(&RouteNetlinkMessage::NewLink(bridge), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a VXLAN device.
+    pub fn add_vxlan(&mut self, name: IfName, link: &Link) -> Result<(), Error> {
+        let LinkKind::Vxlan(vxlan) = &link.kind else {
+            return Err(Error::Unsupported(Key::Link(name)));
+        };
+        let parent = vxlan
+            .parent
+            .map(|parent| self.index(parent.as_str()))
+            .transpose()?;
+        let message = create_vxlan(name, link, vxlan, parent);
+        self.socket
+            .request(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Makes a link a port of a bridge.
@@ -195,12 +213,6 @@ impl Setup {
     /// Sets a link's MAC address.
     pub fn set_mac(&mut self, link: &str, mac: MacAddr) -> Result<(), Error> {
         self.change(LinkUnspec::new_with_name(link).address(mac.0.to_vec()).build())
-    }
-
-    /// Gives a link, which must be down on kernels before 6.6, another name.
-    pub fn rename(&mut self, link: &str, name: &str) -> Result<(), Error> {
-        let index = self.index(link)?;
-        self.change(LinkUnspec::new_with_index(index).name(name).build())
     }
 
     /// Deletes a link, and with a veth its other end.
@@ -445,162 +457,5 @@ fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     match result.as_ref().map_err(Error::errno) {
         Err(Some(libc::ENODEV | libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL)) => Ok(()),
         _ => result,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MAC: MacAddr = MacAddr([0xee; 6]);
-
-    fn net(text: &str) -> IpNet {
-        text.parse().unwrap()
-    }
-
-    /// A namespace with `a0`, whose other end is `b0` in another.
-    fn pair() -> (Netns, Setup, Setup) {
-        let [near, far] = [Netns::new().unwrap(), Netns::new().unwrap()];
-        let mut setup = Setup::open_in(&near).unwrap();
-        let a = VethEnd {
-            name: "a0",
-            mac: Some(MAC),
-            mtu: Some(1400),
-            up: true,
-        };
-        let b = VethEnd {
-            name: "b0",
-            mtu: Some(1450),
-            ..VethEnd::default()
-        };
-        setup.add_veth(a, b, &far).unwrap();
-        let far = Setup::open_in(&far).unwrap();
-        (near, setup, far)
-    }
-
-    #[test]
-    fn a_veth_pair_over_two_namespaces() {
-        let (_near, mut near, mut far) = pair();
-        let a = near.link("a0").unwrap().unwrap();
-        assert_eq!((a.mac, a.mtu, a.up, a.master), (Some(MAC), 1400, true, None));
-        assert_eq!(near.link("b0").unwrap(), None);
-        let b = far.link("b0").unwrap().unwrap();
-        assert_eq!((b.mtu, b.up), (1450, false));
-
-        far.set_up("b0").unwrap();
-        far.set_mtu("b0", 1300).unwrap();
-        far.set_mac("b0", MacAddr([2, 0, 0, 0, 0, 1])).unwrap();
-        far.rename("b0", "eth0").unwrap();
-        let b = far.link("eth0").unwrap().unwrap();
-        assert_eq!(
-            (b.mtu, b.up, b.mac),
-            (1300, true, Some(MacAddr([2, 0, 0, 0, 0, 1])))
-        );
-
-        far.delete_link("eth0").unwrap();
-        assert_eq!(near.link("a0").unwrap(), None, "a veth goes with its other end");
-        near.delete_link("a0").unwrap();
-    }
-
-    #[test]
-    fn a_bridge_and_its_ports() {
-        let (_near, mut near, _far) = pair();
-        near.add_bridge("br0").unwrap();
-        near.set_master("a0", "br0").unwrap();
-        let bridge = near.link("br0").unwrap().unwrap();
-        assert!(bridge.up);
-        assert_eq!(near.link("a0").unwrap().unwrap().master, Some(bridge.index));
-        assert!(near.add_bridge("br0").unwrap_err().is_already_exists());
-    }
-
-    #[test]
-    fn a_missing_link_is_named() {
-        let (_near, mut near, _far) = pair();
-        let error = near.add_address("nope0", net("10.0.0.1/24")).unwrap_err();
-        assert!(
-            error.is_missing_link() && error.to_string().contains("nope0"),
-            "{error}"
-        );
-        assert!(near.set_up("nope0").unwrap_err().is_missing_link());
-    }
-
-    #[test]
-    fn addresses_can_be_used_at_once() {
-        let (netns, mut near, mut far) = pair();
-        far.set_up("b0").unwrap();
-        for address in ["10.0.0.1/24", "fd00::1/64"] {
-            near.add_address("a0", net(address)).unwrap();
-            near.add_address("a0", net(address)).unwrap();
-            let bind = || std::net::UdpSocket::bind((net(address).addr(), 0));
-            netns.run(bind).unwrap().unwrap();
-            near.delete_address("a0", net(address)).unwrap();
-            near.delete_address("a0", net(address)).unwrap();
-            assert!(netns.run(bind).unwrap().is_err());
-        }
-    }
-
-    #[test]
-    fn routes_of_every_shape() {
-        let (netns, mut near, mut far) = pair();
-        far.set_up("b0").unwrap();
-        near.add_address("a0", net("10.0.0.1/24")).unwrap();
-        near.add_address("a0", net("fd00::1/64")).unwrap();
-        let mut leads_somewhere = |destination: &str| {
-            let address = net(destination).addr();
-            netns
-                .run(|| {
-                    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-                    std::net::UdpSocket::bind(any)
-                        .unwrap()
-                        .connect((address, 9))
-                        .is_ok()
-                })
-                .unwrap()
-        };
-        for (destination, gateway) in [("10.9.0.0/16", "10.0.0.2"), ("fd09::/64", "fd00::2")] {
-            let to = net(destination);
-            let gateway = gateway.parse().unwrap();
-            for route in [
-                RouteSpec::to_link(to, "a0"),
-                RouteSpec::via(to, gateway, None).protocol(80),
-                RouteSpec::via(to, "10.77.0.1".parse().unwrap(), Some("a0")).onlink(),
-                RouteSpec::via(to, gateway, Some("a0")).metric(50),
-            ] {
-                if route
-                    .gateway
-                    .is_some_and(|gateway| gateway.is_ipv4() != to.addr().is_ipv4())
-                {
-                    continue;
-                }
-                assert!(!leads_somewhere(destination));
-                near.add_route(route).unwrap();
-                near.add_route(route).unwrap();
-                assert!(leads_somewhere(destination), "{route:?}");
-                near.delete_route(to).unwrap();
-            }
-            near.delete_route(to).unwrap();
-            near.add_route(RouteSpec::to_link(to, "a0")).unwrap();
-            near.replace_route(RouteSpec::blackhole(to)).unwrap();
-            assert!(!leads_somewhere(destination));
-        }
-    }
-
-    #[test]
-    fn neighbours_come_and_go() {
-        let (netns, mut near, _far) = pair();
-        let listed = || {
-            let table = netns
-                .run(|| std::fs::read_to_string("/proc/thread-self/net/arp"))
-                .unwrap()
-                .unwrap();
-            table.contains("10.0.0.2") && table.contains("66:00:00:00:00:01")
-        };
-        let address = "10.0.0.2".parse().unwrap();
-        near.replace_neighbour("a0", address, MacAddr([0x66, 0, 0, 0, 0, 1]))
-            .unwrap();
-        assert!(listed());
-        near.delete_neighbour("a0", address).unwrap();
-        near.delete_neighbour("a0", address).unwrap();
-        assert!(!listed());
     }
 }
