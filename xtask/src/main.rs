@@ -1,3 +1,81 @@
-//! The project's chores: demo, test, bench.
+//! The project's chores. Each does its own set-up and needs nothing but a Rust toolchain and Linux.
 
-fn main() {}
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use run::{cargo, release_program};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Shows routelet at work: three nodes, their agents and pods, on this machine, in network namespaces.
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Arguments of the demo; --help lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs all tests: units, properties, real kernels in network namespaces, agents on an in-memory API.
+    Test {
+        /// Arguments for `cargo test`, such as `-p routelet-planner`; none for the whole workspace.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures, in network namespaces, beside a raw writer of netlink batches.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the benchmark; --help lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            run::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Demo { arguments } => release_program("demo", &arguments),
+        Chore::Bench { arguments } => release_program("bench", &arguments),
+        Chore::Test { arguments } => test(arguments),
+    }
+}
+
+/// Runs `cargo test`, as root or in a user namespace, and tells at the end which tests could not run here.
+fn test(mut arguments: Vec<String>) -> Result<ExitCode> {
+    if arguments.is_empty() {
+        arguments.push("--workspace".to_owned());
+    }
+    // The agent, which tests start, and the program that makes an ordinary user root of a namespace.
+    cargo(&["build", "--package", "routelet", "--package", "routelet-lab", "--bins"])?;
+    let skipped = run::target_directory()?.join("skipped-tests.txt");
+    if skipped.exists() {
+        std::fs::remove_file(&skipped)?;
+    }
+    let mut command = run::program("debug", "rootless")?;
+    command.arg(run::cargo_program()).arg("test").args(&arguments).env("ROUTELET_SKIPPED", &skipped);
+    let code = run::finish(command)?;
+    let reasons = std::fs::read_to_string(&skipped).unwrap_or_default();
+    for reason in reasons.lines() {
+        run::complain(&format!("skipped: {reason}"));
+    }
+    run::complain(&format!("{} skipped", reasons.lines().count()));
+    Ok(code)
+}
