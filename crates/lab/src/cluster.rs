@@ -94,12 +94,16 @@ fn identify(object: &Value) -> Result<(Resource, String)> {
     }
 }
 
-/// What the agent is allowed to do with the API: the rules of the ClusterRole that the documentation gives.
-pub fn agent_rules() -> Value {
-    json!([
-        { "apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"] },
-        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
-    ])
+/// What the agent is allowed to do with the API: the rules of the ClusterRole that deploy/rbac.yaml gives it.
+pub fn agent_rules() -> Result<Value> {
+    let documents = include_str!("../../../deploy/rbac.yaml").split("\n---\n");
+    for document in documents {
+        let object: Value = serde_saphyr::from_str(document).context("deploy/rbac.yaml")?;
+        if object["kind"] == "ClusterRole" {
+            return Ok(object["rules"].clone());
+        }
+    }
+    Err(anyhow!("deploy/rbac.yaml holds no ClusterRole"))
 }
 
 /// A cluster.
@@ -137,7 +141,7 @@ impl Cluster {
         let (api, kubeconfig) = match backend {
             Backend::KubeApiserver => {
                 let server = ApiServer::start(&lab)?;
-                let kubeconfig = server.kubeconfig_for("routelet", &agent_rules())?;
+                let kubeconfig = server.kubeconfig_for("routelet", &agent_rules()?)?;
                 (KubeApi::Real(Box::new(server)), kubeconfig)
             }
             Backend::Memory => {

@@ -32,7 +32,11 @@ impl<K: Kernel> Reconciler<K> {
                     self.lose(key);
                 }
                 Hint::LinkGone(link) => self.lose_link(link),
-                Hint::HostChanged => self.host_changed = true,
+                Hint::HostChanged => {
+                    self.host_changed = true;
+                    // What failed for want of a link of the host's may go well now.
+                    self.retry_troubles();
+                }
                 Hint::Lost => {
                     self.report.lost += 1;
                     self.resync_at = Some(now);
@@ -87,6 +91,13 @@ impl<K: Kernel> Reconciler<K> {
         self.lose(Key::Link(link));
         self.gone.insert(Key::Link(link));
         self.suspects.remove(&link);
+    }
+
+    /// Queues the keys that the kernel refused, before their time.
+    fn retry_troubles(&mut self) {
+        for (key, _) in self.backoff.troubles() {
+            self.table.queue(*key);
+        }
     }
 
     /// Queues the keys that wait for an object.
