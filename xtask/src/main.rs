@@ -64,13 +64,24 @@ fn test(mut arguments: Vec<String>) -> Result<ExitCode> {
         arguments.push("--workspace".to_owned());
     }
     // The agent, which tests start, and the program that makes an ordinary user root of a namespace.
-    cargo(&["build", "--package", "routelet", "--package", "routelet-lab", "--bins"])?;
+    cargo(&[
+        "build",
+        "--package",
+        "routelet",
+        "--package",
+        "routelet-lab",
+        "--bins",
+    ])?;
     let skipped = run::target_directory()?.join("skipped-tests.txt");
     if skipped.exists() {
         std::fs::remove_file(&skipped)?;
     }
     let mut command = run::program("debug", "rootless")?;
-    command.arg(run::cargo_program()).arg("test").args(&arguments).env("ROUTELET_SKIPPED", &skipped);
+    command
+        .arg(run::cargo_program())
+        .arg("test")
+        .args(&arguments)
+        .env("ROUTELET_SKIPPED", &skipped);
     let code = run::finish(command)?;
     let reasons = std::fs::read_to_string(&skipped).unwrap_or_default();
     for reason in reasons.lines() {

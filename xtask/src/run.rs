@@ -13,7 +13,10 @@ pub(crate) fn cargo_program() -> OsString {
 
 /// Runs cargo, and fails where it does.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
-    let status = Command::new(cargo_program()).args(arguments).status().context("cargo cannot be run")?;
+    let status = Command::new(cargo_program())
+        .args(arguments)
+        .status()
+        .context("cargo cannot be run")?;
     ensure!(status.success(), "cargo {} failed", arguments.join(" "));
     Ok(())
 }
@@ -22,7 +25,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
 pub(crate) fn target_directory() -> Result<PathBuf> {
     // This program lies in it, below the profile's directory.
     let program = std::env::current_exe().context("this program's path cannot be had")?;
-    let directory = program.ancestors().nth(2).context("this program lies in no target directory")?;
+    let directory = program
+        .ancestors()
+        .nth(2)
+        .context("this program lies in no target directory")?;
     Ok(directory.to_owned())
 }
 
@@ -35,7 +41,15 @@ pub(crate) fn program(profile: &str, name: &str) -> Result<Command> {
 
 /// Builds the release, and runs a program of the lab from it.
 pub(crate) fn release_program(name: &str, arguments: &[String]) -> Result<ExitCode> {
-    cargo(&["build", "--release", "--package", "routelet", "--package", "routelet-lab", "--bins"])?;
+    cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "routelet",
+        "--package",
+        "routelet-lab",
+        "--bins",
+    ])?;
     let mut command = program("release", name)?;
     command.args(arguments);
     finish(command)
@@ -43,8 +57,13 @@ pub(crate) fn release_program(name: &str, arguments: &[String]) -> Result<ExitCo
 
 /// Runs a program to its end and takes its exit code over.
 pub(crate) fn finish(mut command: Command) -> Result<ExitCode> {
-    let status = command.status().with_context(|| format!("{command:?} cannot be run"))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let status = command
+        .status()
+        .with_context(|| format!("{command:?} cannot be run"))?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Tells something beside what the programs print.

@@ -30,7 +30,9 @@ impl Backend {
         match std::env::var("ROUTELET_LAB_API").as_deref() {
             Err(_) | Ok("memory") => Ok(Self::Memory),
             Ok("kube-apiserver") => Ok(Self::KubeApiserver),
-            Ok(other) => Err(anyhow!("ROUTELET_LAB_API={other:?}: it must be memory or kube-apiserver")),
+            Ok(other) => Err(anyhow!(
+                "ROUTELET_LAB_API={other:?}: it must be memory or kube-apiserver"
+            )),
         }
     }
 }
@@ -66,7 +68,9 @@ impl KubeApi {
             Self::Real(server) => server.delete(object),
             Self::Memory(api, _) => {
                 let (resource, name) = identify(object)?;
-                api.delete(resource, &name).map(|_| ()).map_err(|status| anyhow!("{name}: {status:?}"))
+                api.delete(resource, &name)
+                    .map(|_| ())
+                    .map_err(|status| anyhow!("{name}: {status:?}"))
             }
         }
     }
@@ -129,7 +133,9 @@ pub struct ClusterNode {
 impl ClusterNode {
     /// Its agent.
     pub fn agent(&mut self) -> Result<&mut Agent> {
-        self.agent.as_mut().with_context(|| format!("no agent was started on {}", self.node.name()))
+        self.agent
+            .as_mut()
+            .with_context(|| format!("no agent was started on {}", self.node.name()))
     }
 }
 
@@ -152,7 +158,13 @@ impl Cluster {
                 (KubeApi::Memory(api, server), kubeconfig)
             }
         };
-        Ok(Self { nodes: Vec::new(), api, kubeconfig, lab, directory })
+        Ok(Self {
+            nodes: Vec::new(),
+            api,
+            kubeconfig,
+            lab,
+            directory,
+        })
     }
 
     /// One with `count` nodes, named node-1 and so on, and an agent on each that is ready.
@@ -173,7 +185,11 @@ impl Cluster {
         let number = self.nodes.len() + 1;
         let node = self.lab.node(&format!("node-{number}"))?;
         let subnet = subnet(number)?;
-        self.nodes.push(ClusterNode { node, subnet, agent: None });
+        self.nodes.push(ClusterNode {
+            node,
+            subnet,
+            agent: None,
+        });
         self.api.apply(&self.node_object(number - 1).build())?;
         Ok(number - 1)
     }
@@ -181,7 +197,9 @@ impl Cluster {
     /// The Node object of a node, to be changed and applied.
     pub fn node_object(&self, index: usize) -> objects::NodeBuilder {
         let ClusterNode { node, subnet, .. } = &self.nodes[index];
-        objects::node(node.name()).pod_cidrs([subnet]).internal_ip(node.address(Family::V4))
+        objects::node(node.name())
+            .pod_cidrs([subnet])
+            .internal_ip(node.address(Family::V4))
     }
 
     /// Starts the agent of a node.
@@ -204,7 +222,9 @@ impl Cluster {
     /// Adds a pod with the address number `host` of its node's subnet: first its links, as the CNI plugin makes them,
     /// then its Pod object.
     pub fn add_pod(&self, index: usize, name: &str, host: u8) -> Result<Pod> {
-        let pod = self.nodes[index].node.pod(name, &[self.pod_address(index, host)?])?;
+        let pod = self.nodes[index]
+            .node
+            .pod(name, &[self.pod_address(index, host)?])?;
         self.api.apply(&self.pod_object(index, name, host)?.build())?;
         Ok(pod)
     }
@@ -212,7 +232,10 @@ impl Cluster {
     /// The Pod object of a pod, to be changed and applied.
     pub fn pod_object(&self, index: usize, name: &str, host: u8) -> Result<objects::PodBuilder> {
         let address = self.pod_address(index, host)?;
-        Ok(objects::pod("default", name).node(self.nodes[index].node.name()).ips([address]).phase("Running"))
+        Ok(objects::pod("default", name)
+            .node(self.nodes[index].node.name())
+            .ips([address])
+            .phase("Running"))
     }
 
     /// Address number `host` of a node's pod subnet.

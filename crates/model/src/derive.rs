@@ -18,7 +18,11 @@ const HASH_DIGITS: usize = 11;
 /// Name of a pod's host veth: `prefix`, then the first 11 hexadecimal digits of SHA-1 over
 /// "namespace.name". Fails where prefix and digits make no interface name (a prefix of over 4 bytes).
 pub fn host_veth_name(prefix: &str, namespace: &str, name: &str) -> Result<IfName, InvalidIfName> {
-    let hash = Sha1::new().chain_update(namespace).chain_update(".").chain_update(name).finalize();
+    let hash = Sha1::new()
+        .chain_update(namespace)
+        .chain_update(".")
+        .chain_update(name)
+        .finalize();
     let mut text = String::with_capacity(prefix.len() + 2 * hash.len());
     text.push_str(prefix);
     for byte in hash.iter().take(HASH_DIGITS.div_ceil(2)) {

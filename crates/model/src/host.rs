@@ -30,7 +30,10 @@ impl Host {
     /// The link that holds `address`, and the address with its prefix length.
     pub fn holder(&self, address: IpAddr) -> Option<(&HostLink, IpNet)> {
         self.links.iter().find_map(|link| {
-            link.addresses.iter().find(|net| net.addr() == address).map(|net| (link, *net))
+            link.addresses
+                .iter()
+                .find(|net| net.addr() == address)
+                .map(|net| (link, *net))
         })
     }
 }

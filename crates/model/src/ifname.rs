@@ -15,7 +15,9 @@ pub struct IfName {
 
 /// A text that cannot name an interface.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no interface name: 1 to 15 printable ASCII characters are wanted, none of them a space, '/', ':' or '%', and not '.' or '..'")]
+#[error(
+    "{0:?} is no interface name: 1 to 15 printable ASCII characters are wanted, none of them a space, '/', ':' or '%', and not '.' or '..'"
+)]
 pub struct InvalidIfName(pub String);
 
 impl IfName {
@@ -30,7 +32,10 @@ impl IfName {
         }
         let mut bytes = [0; MAX];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Ok(Self { bytes, len: name.len() as u8 })
+        Ok(Self {
+            bytes,
+            len: name.len() as u8,
+        })
     }
 
     /// The name as text.
@@ -72,7 +77,17 @@ mod tests {
 
     #[test]
     fn refuses_what_the_kernel_refuses() {
-        for name in ["", ".", "..", "a/b", "a b", "eth0:1", "cali%d", "sixteen-letters!", "é"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "eth0:1",
+            "cali%d",
+            "sixteen-letters!",
+            "é",
+        ] {
             assert_eq!(IfName::new(name), Err(InvalidIfName(name.to_owned())));
         }
     }

@@ -33,10 +33,17 @@ impl FromStr for MacAddr {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2 && !p.starts_with('+')).ok_or_else(invalid)?;
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && !p.starts_with('+'))
+                .ok_or_else(invalid)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
         }
-        if parts.next().is_some() { Err(invalid()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() {
+            Err(invalid())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 
@@ -53,7 +60,13 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_mac() {
-        for text in ["", "66:b3:68:28:39", "66:b3:68:28:39:8e:00", "66:b3:68:28:39:8g", "66:b3:68:28:39:+e"] {
+        for text in [
+            "",
+            "66:b3:68:28:39",
+            "66:b3:68:28:39:8e:00",
+            "66:b3:68:28:39:8g",
+            "66:b3:68:28:39:+e",
+        ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text:?}");
         }
     }

@@ -155,7 +155,10 @@ impl fmt::Display for Key {
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
             Self::Nexthop { link, gateway } => write!(f, "nexthop via {gateway} dev {link}"),
             Self::StrayNexthop { id } => write!(f, "nexthop id {id}"),
-            Self::Route { destination, metric: 0 | Self::METRIC_V6 } => write!(f, "route {destination}"),
+            Self::Route {
+                destination,
+                metric: 0 | Self::METRIC_V6,
+            } => write!(f, "route {destination}"),
             Self::Route { destination, metric } => write!(f, "route {destination} metric {metric}"),
         }
     }
@@ -307,11 +310,19 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             LinkKind::Vxlan(vxlan) => {
-                write!(f, "vxlan id {} dstport {} local {}", vxlan.vni, vxlan.port, vxlan.local)?;
+                write!(
+                    f,
+                    "vxlan id {} dstport {} local {}",
+                    vxlan.vni, vxlan.port, vxlan.local
+                )?;
                 if let Some(parent) = vxlan.parent {
                     write!(f, " dev {parent}")?;
                 }
-                f.write_str(if vxlan.learning { " learning" } else { " nolearning" })?;
+                f.write_str(if vxlan.learning {
+                    " learning"
+                } else {
+                    " nolearning"
+                })?;
             }
             LinkKind::Veth => f.write_str("veth")?,
             LinkKind::Other => f.write_str("of another kind")?,

@@ -44,7 +44,10 @@ impl Sysctl {
 
     /// A setting of one link.
     pub fn link(name: SysctlName, link: IfName) -> Self {
-        Self { name, link: Some(link) }
+        Self {
+            name,
+            link: Some(link),
+        }
     }
 
     /// Where the setting lies, below /proc/sys.

@@ -24,12 +24,19 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
     let mut signals = StopSignals::listen()?;
     let _instance = Instance::acquire()?;
     let changed: Vec<_> = changed.iter().map(ToString::to_string).collect();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = changed.join(" "), "routelet starts");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        settings = changed.join(" "),
+        "routelet starts"
+    );
 
     let metrics = Arc::new(Metrics::new());
     let watches = Arc::new(Status::default());
     let not_ready = vec!["the agent has just started".to_owned()];
-    let (health, health_seen) = watch::channel(Health { live: true, not_ready });
+    let (health, health_seen) = watch::channel(Health {
+        live: true,
+        not_ready,
+    });
     if let AdminAddress::At(address) = args.admin.admin_address {
         let listener = admin::bind(address).await?;
         tracing::info!(%address, "probes and metrics are served");

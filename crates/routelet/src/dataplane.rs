@@ -57,8 +57,7 @@ impl Dataplane {
         };
         let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
         let features = kernel.features();
-        let nexthop_objects =
-            features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
+        let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
         tracing::info!(
             release = features.kernel_release,
             nexthop_objects,
@@ -83,11 +82,15 @@ impl Dataplane {
 
     /// Runs the loop on a thread of its own, until the sender of cluster events is gone.
     pub(crate) fn spawn(self) -> io::Result<JoinHandle<io::Result<()>>> {
-        std::thread::Builder::new().name("dataplane".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(self.run());
-            Ok(())
-        })
+        std::thread::Builder::new()
+            .name("dataplane".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(self.run());
+                Ok(())
+            })
     }
 
     async fn run(mut self) {
@@ -174,7 +177,8 @@ impl Dataplane {
     fn publish(&mut self) {
         for kind in Kind::ALL {
             let count = self.reconciler.count(kind);
-            self.metrics.set_objects(kind, count.wanted, count.actual, count.out_of_sync);
+            self.metrics
+                .set_objects(kind, count.wanted, count.actual, count.out_of_sync);
         }
         self.metrics.set_peers(self.planner.peers());
         self.metrics.set_pods(self.planner.pods());
@@ -186,7 +190,12 @@ impl Dataplane {
         if missing.is_empty() {
             self.ready = true;
             let counts = Kind::ALL.map(|kind| (kind, self.reconciler.count(kind).wanted));
-            self.story.in_sync(self.started.elapsed(), self.planner.peers(), self.planner.pods(), &counts);
+            self.story.in_sync(
+                self.started.elapsed(),
+                self.planner.peers(),
+                self.planner.pods(),
+                &counts,
+            );
         }
         self.health.send_if_modified(|health| {
             let changed = health.not_ready != missing;
@@ -209,7 +218,10 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool) -> Settings {
     Settings {
         node_name: args.cluster.node_name.clone(),
         vxlan: VxlanSettings {
-            device: PerFamily::<IfName> { v4: args.overlay.vxlan_device, v6: args.overlay.vxlan_device_v6 },
+            device: PerFamily::<IfName> {
+                v4: args.overlay.vxlan_device,
+                v6: args.overlay.vxlan_device_v6,
+            },
             vni: args.overlay.vxlan_vni,
             port: args.overlay.vxlan_port,
         },

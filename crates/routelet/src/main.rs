@@ -25,15 +25,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::from(args::EXIT_STOPPED),
         Err(error) => {
             tracing::error!("{error:#}");
-            let already_runs =
-                matches!(error.downcast_ref::<InstanceError>(), Some(InstanceError::AlreadyRuns { .. }));
-            ExitCode::from(if already_runs { args::EXIT_ALREADY_RUNS } else { args::EXIT_FAILURE })
+            let already_runs = matches!(
+                error.downcast_ref::<InstanceError>(),
+                Some(InstanceError::AlreadyRuns { .. })
+            );
+            ExitCode::from(if already_runs {
+                args::EXIT_ALREADY_RUNS
+            } else {
+                args::EXIT_FAILURE
+            })
         }
     }
 }
 
 fn run(settings: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
     logging::init(settings.admin.log_format, settings.admin.log_level.clone())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(agent::run(settings, changed))
 }

@@ -224,9 +224,17 @@ impl Metrics {
     /// How a watch stands.
     pub(crate) fn set_watch(&self, resource: Resource, status: &WatchStatus) {
         let label = [resource_label(resource)];
-        self.watch_streaming_list.with(label).set(i64::from(status.streaming_list));
-        self.watch_relists.with(label).inner().store(status.relists, Ordering::Relaxed);
-        self.watch_errors.with(label).inner().store(status.errors.values().sum(), Ordering::Relaxed);
+        self.watch_streaming_list
+            .with(label)
+            .set(i64::from(status.streaming_list));
+        self.watch_relists
+            .with(label)
+            .inner()
+            .store(status.relists, Ordering::Relaxed);
+        self.watch_errors
+            .with(label)
+            .inner()
+            .store(status.errors.values().sum(), Ordering::Relaxed);
         set(&self.watch_objects.with(label), status.objects);
         if let Some(contact) = status.last_contact {
             let time = SystemTime::now() - contact.elapsed();

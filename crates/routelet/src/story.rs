@@ -25,7 +25,13 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn new(metrics: Arc<Metrics>, events: Publisher) -> Self {
-        Self { metrics, events, refused: BTreeMap::new(), written: 0, removed: 0 }
+        Self {
+            metrics,
+            events,
+            refused: BTreeMap::new(),
+            written: 0,
+            removed: 0,
+        }
     }
 
     /// What the reconciler did.
@@ -65,14 +71,20 @@ impl Story {
     fn count(&mut self, report: &Report) {
         if report.operations.total() > 0 {
             for kind in Kind::ALL {
-                for (verb, name) in
-                    [(Verb::Create, "create"), (Verb::Replace, "replace"), (Verb::Delete, "delete")]
-                {
+                for (verb, name) in [
+                    (Verb::Create, "create"),
+                    (Verb::Replace, "replace"),
+                    (Verb::Delete, "delete"),
+                ] {
                     let count = report.operations.get(kind, verb);
                     if count > 0 {
                         self.metrics.operations(kind, name, count);
                     }
-                    *(if verb == Verb::Delete { &mut self.removed } else { &mut self.written }) += count;
+                    *(if verb == Verb::Delete {
+                        &mut self.removed
+                    } else {
+                        &mut self.written
+                    }) += count;
                 }
             }
         }
@@ -95,11 +107,22 @@ impl Story {
         let mut groups: BTreeMap<(Kind, Cause), (usize, &Repaired)> = BTreeMap::new();
         for repair in repairs {
             self.metrics.repaired(repair.key.kind(), repair.cause.as_str());
-            groups.entry((repair.key.kind(), repair.cause)).or_insert((0, repair)).0 += 1;
+            groups
+                .entry((repair.key.kind(), repair.cause))
+                .or_insert((0, repair))
+                .0 += 1;
         }
         for ((kind, cause), (count, first)) in groups {
-            let found = first.found.as_ref().map(|found| format!(", found {found}")).unwrap_or_default();
-            let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            let found = first
+                .found
+                .as_ref()
+                .map(|found| format!(", found {found}"))
+                .unwrap_or_default();
+            let more = if count > 1 {
+                format!(" and {} more", count - 1)
+            } else {
+                String::new()
+            };
             tracing::info!(
                 %kind, cause = cause.as_str(), count,
                 "repaired what someone {}: {}{found}{more}",
@@ -143,7 +166,10 @@ impl Story {
 
     /// The kernel is for the first time as it is wanted.
     pub(crate) fn in_sync(&self, took: Duration, peers: usize, pods: usize, counts: &[(Kind, usize)]) {
-        let objects: Vec<String> = counts.iter().map(|(kind, count)| format!("{kind}={count}")).collect();
+        let objects: Vec<String> = counts
+            .iter()
+            .map(|(kind, count)| format!("{kind}={count}"))
+            .collect();
         tracing::info!(
             seconds = took.as_secs_f64(),
             peers,
@@ -169,7 +195,13 @@ fn tell_refused(key: &Key, trouble: &Trouble) {
 
 fn subject(subject: &Subject) -> events::Subject {
     match subject {
-        Subject::Node { name, uid } => events::Subject::Node { name: name.clone(), uid: uid.clone() },
-        Subject::Pod { id, uid } => events::Subject::Pod { id: id.clone(), uid: uid.clone() },
+        Subject::Node { name, uid } => events::Subject::Node {
+            name: name.clone(),
+            uid: uid.clone(),
+        },
+        Subject::Pod { id, uid } => events::Subject::Pod {
+            id: id.clone(),
+            uid: uid.clone(),
+        },
     }
 }
