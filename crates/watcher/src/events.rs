@@ -33,6 +33,9 @@ const SERIES_EVERY: Duration = Duration::from_secs(600);
 const KEPT: Duration = Duration::from_secs(3600);
 /// Longest time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where Events about objects without a namespace go: the one place that API servers of every version allow.
+/// `kubectl describe node` finds them anywhere.
+const CLUSTER_NAMESPACE: &str = "kube-system";
 /// Longest note that the API takes, in bytes.
 const MAX_NOTE: usize = 1024;
 /// Longest part of an Event's name that the subject's name makes up, in bytes.
@@ -259,11 +262,10 @@ fn new_event(notice: &Notice, node_name: &str, now: MicroTime) -> (String, Event
         api_version: Some("v1".to_owned()),
         ..regarding
     };
-    // Events about objects without a namespace belong into this one
     let namespace = regarding
         .namespace
         .clone()
-        .unwrap_or_else(|| "default".to_owned());
+        .unwrap_or_else(|| CLUSTER_NAMESPACE.to_owned());
     let subject = cut(regarding.name.as_deref().unwrap_or_default(), MAX_SUBJECT);
     let severity = match notice.severity {
         Severity::Normal => "Normal",

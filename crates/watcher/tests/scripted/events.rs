@@ -68,7 +68,7 @@ async fn one_event_with_all_that_the_api_wants() {
         ..notice("")
     });
     let event = created(&mut server).await;
-    assert_eq!(event["metadata"]["namespace"], "default");
+    assert_eq!(event["metadata"]["namespace"], "kube-system");
     assert_eq!(event["note"].as_str().unwrap().len(), 1024);
     drop(publisher);
     work.await.unwrap();
