@@ -32,7 +32,10 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent on `node`; `arguments` come after those that every agent of the lab gets.
     pub fn start(node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
-        let program = built_program("routelet", PROGRAM)?;
+        Self::start_program(built_program("routelet", PROGRAM)?, node, kubeconfig, arguments)
+    }
+
+    fn start_program(program: PathBuf, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
         let mut all: Vec<OsString> = vec!["run".into(), "--node-name".into(), node.name().into()];
         all.extend(["--kubeconfig".into(), kubeconfig.into()]);
         all.extend(["--admin-address".into(), ADMIN.to_string().into()]);
@@ -182,7 +185,82 @@ fn value_of(metrics: &str, series: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::{Lab, TempDir};
+
+    /// An agent that is a shell script: it tells its arguments and waits for its end.
+    fn script(node: &Node, directory: &TempDir, script: &str) -> Agent {
+        let program = directory
+            .write("routelet", format!("#!/bin/sh\n{script}\n"))
+            .unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        Agent::start_program(program, node, Path::new("/tmp/kubeconfig"), &["--mtu", "1400"]).unwrap()
+    }
+
+    const WAIT_FOR_TERM: &str =
+        "trap 'echo asked to end; exit 0' TERM; echo $*; while :; do sleep 0.02; done";
+
+    #[test]
+    fn starts_restarts_and_ends() {
+        let lab = Lab::new().unwrap();
+        let node = lab.node("node-1").unwrap();
+        let directory = TempDir::new().unwrap();
+        let mut agent = script(&node, &directory, WAIT_FOR_TERM);
+        let told = agent.wait_log("run", wait::LONG).unwrap();
+        let wanted =
+            "run --node-name node-1 --kubeconfig /tmp/kubeconfig --admin-address 127.0.0.1:9099 --mtu 1400";
+        assert_eq!(told, wanted);
+        assert!(agent.resident_bytes().unwrap() > 0);
+
+        let first = agent.pid();
+        agent.restart().unwrap();
+        assert_ne!(agent.pid(), first);
+        agent.wait_log("run", wait::LONG).unwrap();
+        assert!(agent.stop().unwrap().success());
+        assert_eq!(agent.log().last().unwrap(), "asked to end");
+        assert!(!agent.is_running());
+        agent.restart().unwrap();
+        agent.kill().unwrap();
+        assert!(!agent.is_running());
+    }
+
+    #[test]
+    fn readiness_is_what_the_node_answers() {
+        let lab = Lab::new().unwrap();
+        let node = lab.node("node-1").unwrap();
+        let directory = TempDir::new().unwrap();
+        let mut agent = script(&node, &directory, WAIT_FOR_TERM);
+        let listener = node.netns().run(|| TcpListener::bind(ADMIN).unwrap()).unwrap();
+        let answers = ["503 Not Ready", "503 Not Ready", "200 OK", "200 OK"];
+        let server = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 1024];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                write!(stream, "HTTP/1.0 {answer}\r\n\r\nrepairs_total 3\n").unwrap();
+            }
+        });
+        agent.wait_ready(wait::LONG).unwrap();
+        assert_eq!(agent.metric("repairs_total").unwrap(), 3.0);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_agent_that_ends_is_not_waited_for() {
+        let lab = Lab::new().unwrap();
+        let node = lab.node("node-1").unwrap();
+        let directory = TempDir::new().unwrap();
+        let mut agent = script(&node, &directory, "echo no such flag; exit 2");
+        let error = format!("{:#}", agent.wait_ready(wait::LONG).unwrap_err());
+        assert!(
+            error.contains("ended before") && error.contains("no such flag"),
+            "{error}"
+        );
+        assert_eq!(agent.wait_exit(wait::LONG).unwrap().code(), Some(2));
+    }
 
     #[test]
     fn metrics_by_series() {

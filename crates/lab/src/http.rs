@@ -25,7 +25,7 @@ pub fn get(netns: &Netns, address: SocketAddr, path: &str) -> Result<Response> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer comes in one piece and ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         parse(&answer).with_context(|| format!("no HTTP answer: {answer:?}"))

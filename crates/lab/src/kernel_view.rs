@@ -7,7 +7,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use routelet_model::{Family, IfName, MacAddr};
 use routelet_netlink::Netns;
-use routelet_netlink::inspect::{AddressRow, FdbRow, Inspector, LinkRow, NeighbourRow, RouteRow};
+use routelet_netlink::inspect::{AddressRow, FdbRow, Inspector, LinkRow, NeighbourRow, NexthopRow, RouteRow};
 
 /// The kernel's tables at one time. Its text form lists them as the `ip` and `bridge` programs do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct KernelView {
     pub addresses: Vec<AddressRow>,
     /// Routes of the main table, IPv4 first.
     pub routes: Vec<RouteRow>,
+    /// Nexthop objects.
+    pub nexthops: Vec<NexthopRow>,
     /// Neighbours, IPv4 first.
     pub neighbours: Vec<NeighbourRow>,
     /// Forwarding entries.
@@ -32,6 +34,7 @@ impl KernelView {
             links: inspector.links()?,
             addresses: inspector.addresses()?,
             routes: Vec::new(),
+            nexthops: inspector.nexthops()?,
             neighbours: Vec::new(),
             fdb: inspector.fdb()?,
         };
@@ -80,6 +83,7 @@ impl KernelView {
         view.links.retain(|row| row.name == link);
         view.addresses.retain(|row| row.link == link);
         view.routes.retain(|row| row.link == Some(link));
+        view.nexthops.retain(|row| row.link == Some(link));
         view.neighbours.retain(|row| row.link == link);
         view.fdb.retain(|row| row.link == link);
         view
@@ -91,6 +95,7 @@ impl fmt::Display for KernelView {
         table(f, "links", &self.links)?;
         table(f, "addresses", &self.addresses)?;
         table(f, "routes", &self.routes)?;
+        table(f, "nexthops", &self.nexthops)?;
         table(f, "neighbours", &self.neighbours)?;
         table(f, "fdb", &self.fdb)
     }

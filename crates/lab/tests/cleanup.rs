@@ -1,5 +1,10 @@
 //! Nothing outlives the process that made the lab, however it ends.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::path::Path;
 use std::process::Command;
 

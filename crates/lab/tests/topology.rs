@@ -1,9 +1,14 @@
 //! The lab's network: who reaches whom, before any agent has done its work, and after it has been done by hand.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::net::IpAddr;
 use std::time::Duration;
 
-use routelet_lab::{Lab, Node, Ping, Pod, ping};
+use routelet_lab::{KernelView, Lab, Node, Ping, Pod, ping};
 use routelet_model::{Family, HOST_VETH_MAC, host_prefix, host_veth_name};
 use routelet_netlink::setup::RouteSpec;
 
@@ -70,6 +75,26 @@ fn pods_are_what_the_cni_plugin_makes() {
         (Some(HOST_VETH_MAC), true, 1430)
     );
     assert_eq!(pod.setup().unwrap().link("eth0").unwrap().unwrap().mtu, 1430);
+
+    let inside = KernelView::of(pod.netns()).unwrap().to_string();
+    for row in [
+        "10.244.1.2/32 dev eth0",
+        "fd00:244:1::2/128 dev eth0",
+        "default via 169.254.1.1 dev eth0",
+        "169.254.1.1 dev eth0",
+        "default via fe80::ecee:eeff:feee:eeee dev eth0 metric 1024",
+    ] {
+        assert!(
+            inside.lines().any(|line| line.trim() == row),
+            "{row} in:\n{inside}"
+        );
+    }
+    let outside = KernelView::of(node.netns()).unwrap();
+    assert!(outside.has_address("eth0", node.address_with_prefix(Family::V4)));
+    assert!(
+        outside.route("10.244.1.2/32".parse().unwrap()).is_none(),
+        "{outside}"
+    );
 
     // The way out is there; without the agent, nothing comes back.
     let impatient = |to| {

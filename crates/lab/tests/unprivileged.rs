@@ -1,5 +1,10 @@
 //! A lab without root. A `main` of its own in place of the test harness, whose threads would forbid a user namespace.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;

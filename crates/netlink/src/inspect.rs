@@ -14,6 +14,7 @@ use routelet_model::{Family, IfName, MacAddr};
 
 use crate::attributes::{Attributes, family_number, family_of_number};
 use crate::frame::{read_u16, read_u32};
+use crate::nexthop::{self, NexthopMessage};
 use crate::{Error, Netns, Socket};
 
 const SHORT: Error = Error::Decode("a message shorter than its header");
@@ -71,6 +72,21 @@ pub struct RouteRow {
     pub metric: u32,
     /// Whether packets are dropped silently.
     pub blackhole: bool,
+}
+
+/// A nexthop object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NexthopRow {
+    /// Its id, by which routes refer to it.
+    pub id: u32,
+    /// Its link.
+    pub link: Option<IfName>,
+    /// Its gateway.
+    pub gateway: Option<IpAddr>,
+    /// Whether the gateway counts as reachable on the link.
+    pub onlink: bool,
+    /// Who made it: `nh_protocol`.
+    pub protocol: u8,
 }
 
 /// A neighbour.
@@ -142,6 +158,19 @@ impl Inspector {
         self.dump(RouteNetlinkMessage::GetRoute(message), |payload| {
             route(payload, family, &links)
         })
+    }
+
+    /// All nexthop objects; none where the kernel knows none (before 5.3).
+    pub fn nexthops(&mut self) -> Result<Vec<NexthopRow>, Error> {
+        let links = self.links()?;
+        let mut found = Vec::new();
+        let dumped = self.socket.dump(&NexthopMessage::dump(None), &mut found, |_, payload| {
+            nexthop(payload, &links).map(Some)
+        });
+        match dumped {
+            Err(error) if error.errno() != Some(libc::EOPNOTSUPP) => Err(error),
+            _ => Ok(found),
+        }
     }
 
     /// The neighbours, but for those of multicast and the like (NUD_NOARP).
@@ -284,6 +313,29 @@ fn route(payload: &[u8], family: Family, links: &[LinkRow]) -> Result<Option<Rou
     Ok(Some(row))
 }
 
+/// `struct nhmsg`.
+fn nexthop(payload: &[u8], links: &[LinkRow]) -> Result<NexthopRow, Error> {
+    let header = payload.get(..nexthop::HEADER).ok_or(SHORT)?;
+    let flags = read_u32(payload, 4).ok_or(SHORT)?;
+    let mut row = NexthopRow {
+        id: 0,
+        link: None,
+        gateway: None,
+        onlink: flags & ONLINK != 0,
+        protocol: header[2],
+    };
+    for attribute in Attributes::after(payload, nexthop::HEADER)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            nexthop::NHA_ID => row.id = attribute.u32()?,
+            nexthop::NHA_OIF => row.link = name(links, attribute.u32()?),
+            nexthop::NHA_GATEWAY => row.gateway = Some(attribute.address()?),
+            _ => {}
+        }
+    }
+    Ok(row)
+}
+
 /// What neighbours and forwarding entries share (`struct ndmsg`): link, state, address, MAC address, protocol.
 type Ndmsg = (Option<IfName>, u16, Option<IpAddr>, Option<MacAddr>, u8);
 
@@ -387,6 +439,22 @@ impl fmt::Display for RouteRow {
     }
 }
 
+impl fmt::Display for NexthopRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {}", self.id)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(link) = self.link {
+            write!(f, " dev {link}")?;
+        }
+        if self.protocol != 0 {
+            write!(f, " proto {}", self.protocol)?;
+        }
+        f.write_str(if self.onlink { " onlink" } else { "" })
+    }
+}
+
 impl fmt::Display for NeighbourRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} dev {}", self.address, self.link)?;
@@ -410,8 +478,8 @@ impl fmt::Display for FdbRow {
     }
 }
 
-/// The words of `ip neigh`.
-fn state_name(state: u16) -> &'static str {
+/// The words of `ip neigh` for a neighbour's or forwarding entry's state.
+pub fn state_name(state: u16) -> &'static str {
     match state {
         libc::NUD_PERMANENT => "permanent",
         libc::NUD_REACHABLE => "reachable",

@@ -8,7 +8,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -68,18 +68,18 @@ impl Netns {
     pub fn spawn(&self, command: Command) -> Result<Child, Error> {
         let what = format!("starting {}", Path::new(command.get_program()).display());
         let (reply, answer) = mpsc::channel();
-        let lost = || Error::io("the thread that starts processes")(io::ErrorKind::BrokenPipe.into());
-        spawner()?
-            .send(Order {
-                netns: self.clone(),
-                command,
-                reply,
-            })
-            .map_err(|_| lost())?;
-        answer.recv().map_err(|_| lost())?.map_err(|error| match error {
-            SpawnError::Enter(error) => error,
-            SpawnError::Spawn(error) => Error::io(what)(error),
-        })
+        let order = Order {
+            netns: self.clone(),
+            command,
+            reply,
+        };
+        let spawned = match spawner()?.send(order) {
+            Ok(()) => answer
+                .recv()
+                .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())),
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        spawned.map_err(Error::io(what))
     }
 
     /// The descriptor.
@@ -113,39 +113,36 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error> {
 struct Order {
     netns: Netns,
     command: Command,
-    reply: Sender<Result<Child, SpawnError>>,
-}
-
-enum SpawnError {
-    Enter(Error),
-    Spawn(io::Error),
+    reply: Sender<io::Result<Child>>,
 }
 
 /// The thread that spawns. PR_SET_PDEATHSIG means the parent *thread*: a process spawned by a thread of
 /// [`Netns::run`] would die as soon as that thread has ended. This one ends with the process.
 fn spawner() -> Result<Sender<Order>, Error> {
-    static SPAWNER: OnceLock<Mutex<Option<Sender<Order>>>> = OnceLock::new();
-    let mut spawner = SPAWNER
-        .get_or_init(Mutex::default)
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    static SPAWNER: Mutex<Option<Sender<Order>>> = Mutex::new(None);
+    let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sender) = &*spawner {
         return Ok(sender.clone());
     }
+    let home = Netns::open("/proc/self/ns/net")?;
     let (sender, orders) = mpsc::channel::<Order>();
     thread::Builder::new()
         .name("spawner".to_owned())
         .spawn(move || {
+            // Between orders it is at home, so as to hold no namespace that has been dropped: the thread begins in
+            // that of who asked first.
+            let go_home = || setns(&home.fd, CloneFlags::CLONE_NEWNET);
+            let _ = go_home();
             for Order {
                 netns,
                 command,
                 reply,
             } in orders
             {
-                let child = netns
-                    .enter()
-                    .map_err(SpawnError::Enter)
-                    .and_then(|()| spawn_dying_with_parent(command).map_err(SpawnError::Spawn));
+                let entered = setns(&netns.fd, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+                let child = entered.and_then(|()| spawn_dying_with_parent(command));
+                let _ = go_home();
+                drop(netns);
                 // Who asked waits for the answer.
                 let _ = reply.send(child);
             }
@@ -169,7 +166,7 @@ fn spawn_dying_with_parent(mut command: Command) -> io::Result<Child> {
         if nix::unistd::getppid() == parent {
             Ok(())
         } else {
-            Err(io::ErrorKind::NotFound.into())
+            Err(nix::errno::Errno::ESRCH.into())
         }
     };
     // SAFETY: the closure makes two system calls, and neither allocates nor takes a lock, as is asked of code
@@ -264,5 +261,28 @@ mod tests {
             .spawn(Command::new("/no/such/program"))
             .unwrap_err();
         assert!(error.to_string().contains("/no/such/program"), "{error}");
+    }
+
+    #[test]
+    fn nothing_holds_a_namespace_that_was_dropped() {
+        let [netns, far] = [Netns::new().unwrap(), Netns::new().unwrap()];
+        let mut setup = Setup::open_in(&netns).unwrap();
+        let ends = ["a0", "b0"].map(|name| crate::setup::VethEnd {
+            name,
+            ..Default::default()
+        });
+        setup.add_veth(ends[0], ends[1], &far).unwrap();
+        // Also not the thread that spawns, be it started from inside.
+        let mut child = far.run(|| far.spawn(Command::new("true"))).unwrap().unwrap();
+        assert!(child.wait().unwrap().success());
+        drop(far);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while setup.link("a0").unwrap().is_some() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the veth goes with the far end's namespace"
+            );
+            thread::yield_now();
+        }
     }
 }

@@ -215,6 +215,12 @@ impl Setup {
         self.change(LinkUnspec::new_with_name(link).address(mac.0.to_vec()).build())
     }
 
+    /// Gives a link another name. Kernels before 6.2 want it down for that.
+    pub fn rename(&mut self, link: &str, name: &str) -> Result<(), Error> {
+        let index = self.index(link)?;
+        self.change(LinkUnspec::new_with_index(index).name(name).build())
+    }
+
     /// Deletes a link, and with a veth its other end.
     pub fn delete_link(&mut self, link: &str) -> Result<(), Error> {
         let message = LinkUnspec::new_with_name(link).build();
