@@ -173,6 +173,15 @@ impl Error {
         matches!(self, Self::Refused { code: 400 | 422, .. })
     }
 
+    /// Of JSON: what ends too early was cut off, anything else is garbage.
+    pub(crate) fn from_json(error: serde_json::Error) -> Self {
+        if error.is_eof() {
+            Self::Cut(None)
+        } else {
+            Self::Garbage(error)
+        }
+    }
+
     /// What a Status says.
     pub(crate) fn from_status(status: Status, retry_after_header: Option<Duration>) -> Self {
         let (seconds, causes) = match status.details {

@@ -55,15 +55,6 @@ pub(crate) async fn send(
     Err(Error::from_status(status, seconds.map(Duration::from_secs)))
 }
 
-/// Reads a body to its end. No piece of it may take longer than `patience`.
-pub(crate) async fn read_all(mut body: Body, patience: Duration) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut body, patience).await? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
-}
-
 /// A body, line by line.
 pub(crate) struct Lines {
     body: Body,
@@ -109,8 +100,8 @@ impl Lines {
     }
 }
 
-/// The next piece of a body, `None` at its end.
-async fn next_piece(
+/// The next piece of a body, `None` at its end. It may not take longer than `patience`.
+pub(crate) async fn next_piece(
     body: &mut Body,
     patience: Duration,
 ) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Error> {

@@ -12,6 +12,7 @@ pub mod events;
 mod fold;
 mod http;
 mod kind;
+mod list;
 mod slim;
 mod status;
 mod stream;

@@ -105,25 +105,6 @@ pub(crate) struct NodeStatus {
     pub(crate) addresses: Value,
 }
 
-/// The answer to a list request.
-#[derive(Debug, Deserialize)]
-#[serde(default, bound = "T: Deserialize<'de>")]
-pub(crate) struct SlimList<T> {
-    #[serde(deserialize_with = "object")]
-    pub(crate) metadata: Metadata,
-    /// Servers write an empty list as `[]` or as `null`.
-    pub(crate) items: Option<Vec<T>>,
-}
-
-impl<T> Default for SlimList<T> {
-    fn default() -> Self {
-        Self {
-            metadata: Metadata::default(),
-            items: None,
-        }
-    }
-}
-
 /// A text; "" where something else stands.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
@@ -133,7 +114,9 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 }
 
 /// A JSON object; the default where something else stands.
-fn object<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     deserializer.deserialize_any(ObjectOr(PhantomData))
 }
 
@@ -199,13 +182,5 @@ mod tests {
                 serde_json::from_str::<SlimPod>(&json).expect(&json);
             }
         }
-    }
-
-    #[test]
-    fn an_empty_list_may_be_null() {
-        let list: SlimList<SlimNode> =
-            serde_json::from_str(r#"{"metadata":{"resourceVersion":"7"},"items":null}"#).unwrap();
-        assert!(list.items.is_none());
-        assert_eq!(list.metadata.resource_version, "7");
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fold::Fold;
 use crate::http::{self, Lines};
 use crate::kind::Kind;
-use crate::slim::SlimList;
+use crate::list::ListDecoder;
 use crate::status::{Status, WatchState};
 
 /// Annotation of the bookmark that ends a streaming list (KEP-3157).
@@ -189,7 +189,7 @@ impl<K: Kind> Watch<K> {
         Ok(Lines::new(http::send(&self.client, request, PATIENCE).await?))
     }
 
-    /// Lists in one document and gives the version to watch from.
+    /// Lists without a watch and gives the version to watch from.
     async fn list(&mut self, from: &Position) -> Result<String, Error> {
         let mut params = ListParams {
             field_selector: self.field_selector.clone(),
@@ -202,17 +202,17 @@ impl<K: Kind> Watch<K> {
             Position::Any | Position::After(_) => params.match_any(),
         };
         let request = Request::new(K::PATH).list(&params).map_err(bad_request)?;
-        let body = http::send(&self.client, request, LIST_PATIENCE).await?;
-        let text = http::read_all(body, PATIENCE).await?;
-        let list: SlimList<K::Slim> = serde_json::from_slice(&text).map_err(unreadable)?;
-        drop(text);
-        let version = list.metadata.resource_version;
+        let mut body = http::send(&self.client, request, LIST_PATIENCE).await?;
+        self.begin_list();
+        let mut decoder = ListDecoder::default();
+        while let Some(piece) = http::next_piece(&mut body, PATIENCE).await? {
+            for slim in decoder.feed::<K::Slim>(&piece)? {
+                self.apply(slim).await;
+            }
+        }
+        let version = decoder.finish()?.metadata.resource_version;
         if version.is_empty() {
             return Err(Error::NoVersion);
-        }
-        self.begin_list();
-        for slim in list.items.unwrap_or_default() {
-            self.apply(slim).await;
         }
         self.end_list(version.clone(), false).await;
         Ok(version)
@@ -255,7 +255,7 @@ impl<K: Kind> Watch<K> {
                 Err(error) => match serde_json::from_slice::<ApiStatus>(line) {
                     Ok(status) if status.code != 0 => return Err(Error::from_status(status, None)),
                     _ => {
-                        self.skip_if_seen(unreadable(error))?;
+                        self.skip_if_seen(Error::from_json(error))?;
                         continue;
                     }
                 },
@@ -338,13 +338,4 @@ impl<K: Kind> Watch<K> {
 
 fn bad_request(error: kube::core::request::Error) -> Error {
     Error::Client(kube::Error::BuildRequest(error))
-}
-
-/// A document that ends too early was cut off; any other that cannot be read is garbage.
-fn unreadable(error: serde_json::Error) -> Error {
-    if error.is_eof() {
-        Error::Cut(None)
-    } else {
-        Error::Garbage(error)
-    }
 }

@@ -336,6 +336,9 @@ async fn the_whole_story(cluster: &Cluster) {
     );
     let now = status.get(Resource::Nodes);
     assert!(now.relists <= relists + 1, "{now:?}");
-    assert!(now.errors.contains_key(&ErrorKind::Denied) && now.errors.contains_key(&ErrorKind::Cut), "{now:?}");
+    assert!(
+        now.errors.contains_key(&ErrorKind::Denied) && now.errors.contains_key(&ErrorKind::Cut),
+        "{now:?}"
+    );
     watches.abort();
 }
