@@ -182,6 +182,13 @@ impl Cluster {
 
     /// Adds a node, with its Node object but without an agent; returns its index.
     pub fn add_node(&mut self) -> Result<usize> {
+        let index = self.add_unregistered_node()?;
+        self.api.apply(&self.node_object(index).build())?;
+        Ok(index)
+    }
+
+    /// Adds a node that has no Node object yet; returns its index.
+    pub fn add_unregistered_node(&mut self) -> Result<usize> {
         let number = self.nodes.len() + 1;
         let node = self.lab.node(&format!("node-{number}"))?;
         let subnet = subnet(number)?;
@@ -190,7 +197,6 @@ impl Cluster {
             subnet,
             agent: None,
         });
-        self.api.apply(&self.node_object(number - 1).build())?;
         Ok(number - 1)
     }
 
