@@ -67,6 +67,14 @@ pub enum Error {
     /// An answer that is not what the Kubernetes API sends.
     #[error("the API server's answer cannot be read: {0}")]
     Garbage(#[source] serde_json::Error),
+    /// A list that is older than what the API server has told before.
+    #[error("the API server's list is of version {listed}, and {told} has been told before")]
+    Stale {
+        /// The list's resource version.
+        listed: String,
+        /// The newest version told.
+        told: String,
+    },
     /// A list without a resource version, from which nothing could be watched.
     #[error("the API server's list has no metadata.resourceVersion")]
     NoVersion,
@@ -82,7 +90,7 @@ pub enum ErrorKind {
     Unreachable,
     /// Connected, but nothing comes.
     Silent,
-    /// 410: the resource version is too old (or unknown): list again.
+    /// 410 and the like: the resource version is too old (or unknown), or a list is: list again.
     Expired,
     /// 429.
     Throttled,
@@ -144,7 +152,9 @@ impl Error {
             | Self::Client(_)
             | Self::Unreachable(_) => ErrorKind::Unreachable,
             Self::Silent(_) | Self::NoListEnd(_) => ErrorKind::Silent,
-            Self::Refused { behind: true, .. } | Self::Refused { code: 410, .. } => ErrorKind::Expired,
+            Self::Refused { behind: true, .. } | Self::Refused { code: 410, .. } | Self::Stale { .. } => {
+                ErrorKind::Expired
+            }
             Self::Refused { code: 429, .. } => ErrorKind::Throttled,
             Self::Refused { code: 401 | 403, .. } => ErrorKind::Denied,
             Self::Refused { code: 500.., .. } => ErrorKind::Server,

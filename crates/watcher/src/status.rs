@@ -1,6 +1,6 @@
 //! How the watches stand: for probes, metrics and the log, which hears of a trouble once and of its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -58,6 +58,8 @@ pub enum WatchState {
         error: String,
         /// Its kind.
         kind: ErrorKind,
+        /// All kinds since then; each has been told once.
+        kinds: BTreeSet<ErrorKind>,
         /// Failed tries since then.
         attempts: u32,
     },
@@ -120,24 +122,30 @@ impl Status {
         let mut status = self.lock(resource);
         let kind = error.kind();
         *status.errors.entry(kind).or_default() += 1;
-        let (since, attempts, known) = match &status.state {
+        let (since, before, mut kinds) = match std::mem::take(&mut status.state) {
             WatchState::Failing {
                 since,
                 attempts,
-                kind: before,
+                kinds,
                 ..
-            } => (*since, attempts + 1, *before == kind),
-            _ => (Instant::now(), 1, false),
+            } => (since, attempts, kinds),
+            _ => (Instant::now(), 0, BTreeSet::new()),
         };
-        if known {
-            tracing::debug!(%resource, %error, attempts, "still no watch");
+        let attempts = before + 1;
+        let news = kinds.insert(kind);
+        let word = kind.as_str();
+        if before == 0 {
+            tracing::warn!(%resource, %error, kind = word, "lost the watch; the node stays as it is, trying again");
+        } else if news {
+            tracing::warn!(%resource, %error, kind = word, attempts, "still no watch, for another reason");
         } else {
-            tracing::warn!(%resource, %error, kind = kind.as_str(), "lost the watch; the node stays as it is, trying again");
+            tracing::debug!(%resource, %error, kind = word, attempts, "still no watch");
         }
         status.state = WatchState::Failing {
             since,
             error: error.to_string(),
             kind,
+            kinds,
             attempts,
         };
     }

@@ -91,7 +91,6 @@ impl<K: Kind> Watch<K> {
         let mut backoff = Backoff::default();
         loop {
             let began = Instant::now();
-            let before = self.position.clone();
             let end = self.session().await;
             let held = began.elapsed() >= HELD;
             if held {
@@ -110,7 +109,7 @@ impl<K: Kind> Watch<K> {
                     continue;
                 }
                 Err(error) => {
-                    self.note(&error, &before);
+                    self.note(&error);
                     error.retry_after()
                 }
             };
@@ -130,21 +129,41 @@ impl<K: Kind> Watch<K> {
             }
     }
 
-    /// Tells the status of a trouble, and draws the conclusion for where to go on. `before`: where the session
-    /// began.
-    fn note(&mut self, error: &Error, before: &Position) {
+    /// Tells the status of a trouble, and draws the conclusion for where to go on. That a watch expires is in the
+    /// course of things; a list that is refused as too old is not.
+    fn note(&mut self, error: &Error) {
         if error.kind() != ErrorKind::Expired {
             return self.status.failed(K::RESOURCE, error);
         }
         let behind = matches!(error, Error::Refused { behind: true, .. });
-        self.position = match &self.position {
-            Position::After(version) if !behind => Position::AtLeast(version.clone()),
-            _ => Position::Latest,
+        match &self.position {
+            Position::After(version) => {
+                self.status.expired(K::RESOURCE, error);
+                self.position = if behind {
+                    Position::Latest
+                } else {
+                    Position::AtLeast(version.clone())
+                };
+            }
+            _ => {
+                self.status.failed(K::RESOURCE, error);
+                self.position = Position::Latest;
+            }
+        }
+    }
+
+    /// A list older than what has been told would take back what is newer. Where a server sends one though it was
+    /// asked for a newer one, the store itself is asked next.
+    fn check_age(&self, listed: &str) -> Result<(), Error> {
+        let Position::AtLeast(told) = &self.position else {
+            return Ok(());
         };
-        if matches!(before, Position::After(_)) {
-            self.status.expired(K::RESOURCE, error);
-        } else {
-            self.status.failed(K::RESOURCE, error);
+        match (listed.parse::<u64>(), told.parse::<u64>()) {
+            (Ok(version), Ok(least)) if version < least => Err(Error::Stale {
+                listed: listed.to_owned(),
+                told: told.clone(),
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -214,6 +233,7 @@ impl<K: Kind> Watch<K> {
         if version.is_empty() {
             return Err(Error::NoVersion);
         }
+        self.check_age(&version)?;
         self.end_list(version.clone(), false).await;
         Ok(version)
     }
@@ -244,6 +264,7 @@ impl<K: Kind> Watch<K> {
                     self.contact();
                     let metadata = bookmark.metadata;
                     if listing && metadata.annotations.contains_key(INITIAL_EVENTS_END) {
+                        self.check_age(&metadata.resource_version)?;
                         listing = false;
                         self.streaming = Streaming::Yes;
                         self.end_list(metadata.resource_version.clone(), true).await;

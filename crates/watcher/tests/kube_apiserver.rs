@@ -2,6 +2,12 @@
 //!
 //! The programs are looked for in KUBEBUILDER_ASSETS, then in ~/.cache/routelet/kube-assets.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panic as tests do"
+)]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;

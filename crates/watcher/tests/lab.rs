@@ -1,5 +1,7 @@
 //! The watches over real HTTP, against the lab's Kubernetes API and its faults.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic as tests do")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

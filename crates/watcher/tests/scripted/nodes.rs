@@ -313,6 +313,29 @@ async fn a_broken_streaming_list_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_older_than_what_was_told_deletes_nothing() {
+    let expired = || json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
+    let (mut setup, stream) = Setup::synced().await;
+    stream.event("ERROR", expired());
+    setup.expect(STREAMING).await.stream().end_list("9");
+    // the store itself is asked then
+    let asked = setup.expect(STREAMING).await;
+    assert!(!asked.line.contains("resourceVersion="), "{}", asked.line);
+    let stream = asked.stream();
+    stream.event("ADDED", node("a", 5, "10.0.1.0/24"));
+    stream.end_list("20");
+    setup.told(&["-b", "nodes"]).await;
+
+    stream.event("ERROR", expired());
+    setup.expect(STREAMING).await.status(422, "Invalid", &[]);
+    setup.expect(&["resourceVersion=20"]).await.json(list(10, &[]));
+    let asked = setup.expect(&[]).await;
+    assert!(!asked.line.contains("resourceVersion="), "{}", asked.line);
+    asked.json(list(10, &[]));
+    setup.told(&["-a", "nodes"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_is_asked_for_again_and_then_skipped() {
     let (mut setup, stream) = Setup::synced().await;
     stream.raw("{]\n");
