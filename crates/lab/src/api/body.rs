@@ -31,7 +31,14 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// A body that comes chunk by chunk.
 pub(crate) fn streamed(chunks: impl Stream<Item = Chunk> + Send + 'static) -> Body {
-    StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+    let frames = chunks.then(async |chunk| {
+        if chunk.is_err() {
+            // A body that fails at once would take along what hyper has not sent so far.
+            tokio::task::yield_now().await;
+        }
+        chunk.map(Frame::data)
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// These chunks, then the end or, if `cut`, the connection closed in mid-stream.
