@@ -1,5 +1,6 @@
 //! From marked keys to operations, and from the kernel's answers back into the table.
 
+use std::mem::discriminant;
 use std::time::Instant;
 
 use routelet_model::{IfName, Key, Kind, LinkKind, Object, RouteTarget};
@@ -51,9 +52,10 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Writes one batch: first what is to be made, in the order of the kinds; and only when nothing of that
-    /// is left, what is to be taken away, in the reverse order.
+    /// is left, what is to be taken away, in the reverse order. A link is made in no batch: if that failed, the
+    /// rest of the batch would go to whatever has its name.
     pub(crate) fn write_batch(&mut self, now: Instant) {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Link) {
             while self.operations.len() < BATCH {
                 let Some(key) = self.table.pop(kind) else { break };
                 self.plan_key(key, now);
@@ -106,7 +108,11 @@ impl<K: Kernel> Reconciler<K> {
     fn plan(&self, key: &Key, slot: &Slot) -> Plan {
         let (wanted, actual) = match (&slot.wanted, &slot.actual) {
             (None, None) => return Plan::Nothing,
-            (None, Some(_)) => return if self.may_take_away(key, slot) { Plan::Remove } else { Plan::Nothing },
+            (None, Some(_)) if self.may_take_away(key, slot) => return Plan::Remove,
+            (None, Some(actual)) => {
+                // A pod's route that stays because of its veth goes when the veth's pod turns out to be another.
+                return pod_route_link(key, actual).map_or(Plan::Nothing, |veth| Plan::WaitFor(Key::Link(veth)));
+            }
             (Some(wanted), Some(actual)) if wanted.satisfied_by(actual) => return Plan::Nothing,
             (Some(wanted), actual) => (wanted, actual),
         };
@@ -151,16 +157,23 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn link_is_there(&self, link: IfName, must_be_up: bool) -> bool {
-        match self.table.actual(&Key::Link(link)) {
-            Some(Object::Link(state)) => state.up || !must_be_up,
+        let Some(slot) = self.table.get(&Key::Link(link)) else { return false };
+        let Some(Object::Link(actual)) = &slot.actual else { return false };
+        // What is wanted on a VXLAN device is not put on a bridge that has its name.
+        let of_another_kind = match &slot.wanted {
+            Some(Object::Link(wanted)) => discriminant(&wanted.kind) != discriminant(&actual.kind),
             _ => false,
-        }
+        };
+        !of_another_kind && (actual.up || !must_be_up)
     }
 
     /// Whether an object that is not wanted may be taken away.
     fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
         let Some(actual) = &slot.actual else { return false };
         if !self.may_remove || !self.ownership.owns(key, actual) {
+            return false;
+        }
+        if key.link().is_some_and(|link| !self.link_is_there(link, false)) {
             return false;
         }
         // A pod's route that was never wanted: the API may merely not have told us of the pod yet. It stays
@@ -264,7 +277,13 @@ impl<K: Kernel> Reconciler<K> {
     /// Undoes in the table what the kernel has refused, and plans what comes next.
     fn take_back(&mut self, operation: &Operation, previous: Option<Object>, error: &Error, now: Instant) {
         let key = operation.key;
-        self.table.settle(&key, |slot| slot.actual = previous);
+        // A repair that failed is none yet.
+        let repairs = &mut self.report.repairs;
+        let repair = repairs.iter().rposition(|repair| repair.key == key).map(|at| repairs.swap_remove(at));
+        self.table.settle(&key, |slot| {
+            slot.actual = previous;
+            slot.drift = repair.map(|repair| repair.cause);
+        });
         if error.is_already_exists() && operation.verb == Verb::Create && key.kind() == Kind::Route {
             // Something that is not ours stands where our route belongs: replace it, and say so.
             let found = Object::Foreign { protocol: 0 };
@@ -276,14 +295,18 @@ impl<K: Kernel> Reconciler<K> {
             // What we believe of the kernel is wrong.
             self.resync_at = Some(now);
         }
-        if let Some(trouble) = self.backoff.failed(key, error.to_string(), now) {
+        // A link that goes takes what is on it along, and tells of itself last.
+        let passing = error.is_missing_link();
+        if let Some(trouble) = self.backoff.failed(key, error.to_string(), passing, now) {
             self.report.refused.push((key, trouble.clone()));
         }
     }
 
     /// Notes that a key which was in trouble is so no more.
     fn recover(&mut self, key: &Key) {
-        if let Some(trouble) = self.backoff.clear(key) {
+        if let Some(trouble) = self.backoff.clear(key)
+            && trouble.told
+        {
             self.report.recovered.push((*key, trouble));
         }
     }

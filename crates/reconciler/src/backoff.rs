@@ -26,6 +26,8 @@ pub struct Trouble {
     pub error: String,
     /// When the first of them failed.
     pub since: Instant,
+    /// Whether it was news at some time.
+    pub(crate) told: bool,
 }
 
 /// Repairs of one key that follow each other closely.
@@ -53,13 +55,16 @@ pub(crate) enum Repair {
 }
 
 impl Backoff {
-    /// Notes that a try failed and plans the next. The trouble, where it is new or its error another one.
-    pub(crate) fn failed(&mut self, key: Key, error: String, now: Instant) -> Option<&Trouble> {
-        let trouble =
-            self.troubles.entry(key).or_insert_with(|| Trouble { attempts: 0, error: String::new(), since: now });
+    /// Notes that a try failed and plans the next. The trouble, where it is news: a new one, or one with another
+    /// error. One that is `passing`, as when a link goes while it is written to, is none before it has come twice.
+    pub(crate) fn failed(&mut self, key: Key, error: String, passing: bool, now: Instant) -> Option<&Trouble> {
+        let new = || Trouble { attempts: 0, error: String::new(), since: now, told: false };
+        let trouble = self.troubles.entry(key).or_insert_with(new);
         trouble.attempts = trouble.attempts.saturating_add(1);
         let delay = doubled(RETRY_FIRST, trouble.attempts - 1);
-        let news = trouble.error != error;
+        let known = trouble.told && trouble.error == error;
+        let news = !known && (trouble.attempts > 1 || !passing);
+        trouble.told |= news;
         trouble.error = error;
         self.due.insert((now + jittered(delay, &key), key));
         news.then_some(trouble)
@@ -151,7 +156,7 @@ mod tests {
         let mut now = Instant::now();
         let mut delays = Vec::new();
         for round in 0..20 {
-            assert_eq!(backoff.failed(key(1), "no".to_owned(), now).is_some(), round == 0);
+            assert_eq!(backoff.failed(key(1), "no".to_owned(), false, now).is_some(), round == 0);
             let due = backoff.next().unwrap();
             delays.push(due - now);
             now = due;
@@ -160,8 +165,18 @@ mod tests {
         assert!(delays[0] >= RETRY_FIRST && delays[0] < 2 * RETRY_FIRST, "{delays:?}");
         assert!(delays.windows(2).all(|w| w[0] <= w[1]), "{delays:?}");
         assert!(*delays.last().unwrap() >= LONGEST && *delays.last().unwrap() < 2 * LONGEST, "{delays:?}");
-        assert!(backoff.failed(key(1), "another".to_owned(), now).is_some(), "another error is news");
+        assert!(backoff.failed(key(1), "another".to_owned(), false, now).is_some(), "another error is news");
         assert_eq!(backoff.clear(&key(1)).unwrap().attempts, 21);
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_when_it_comes_twice() {
+        let mut backoff = Backoff::default();
+        let now = Instant::now();
+        let told = [(); 3].map(|()| backoff.failed(key(1), "no device".to_owned(), true, now).is_some());
+        assert_eq!(told, [false, true, false]);
+        backoff.clear(&key(1));
+        assert!(backoff.failed(key(1), "no device".to_owned(), true, now).is_none());
     }
 
     #[test]

@@ -82,7 +82,10 @@ impl<K: Kernel> Reconciler<K> {
         }
         // Every host veth has a slot, wanted or not: a route of a pod that the API has not told us of is
         // safe as long as its veth lives.
-        note_slot(&mut self.table, Key::Link(link), Some(object));
+        // One that is as it was is not tried again for that.
+        if self.table.actual(&Key::Link(link)) != Some(&object) {
+            note_slot(&mut self.table, Key::Link(link), Some(object));
+        }
         self.wake(&Key::Link(link));
     }
 

@@ -92,6 +92,7 @@ impl<K: Kernel> Reconciler<K> {
         });
         // An object that is neither wanted nor there leaves no slot behind.
         self.table.drop_empty(&key);
+        self.wake(&key);
     }
 
     /// From now on, what is ours and not wanted may be taken away: the wanted objects are complete.

@@ -152,8 +152,9 @@ pub(crate) fn note_slot(table: &mut Table, key: Key, actual: Option<Object>) {
         slot.actual = actual;
         if slot.in_sync() {
             slot.drift = None;
-        } else if was_in_sync && slot.drift.is_none() {
-            slot.drift = cause;
+        } else if was_in_sync || slot.drift.is_some() {
+            // The latest counts: a link is set down before it is deleted.
+            slot.drift = cause.or(slot.drift);
         }
     });
 }

@@ -144,8 +144,8 @@ impl Table {
             }
             edit_slot(key, slot, &mut self.counts, |slot| {
                 slot.actual = None;
-                if slot.wanted.is_some() && slot.drift.is_none() {
-                    slot.drift = cause;
+                if slot.wanted.is_some() {
+                    slot.drift = cause.or(slot.drift);
                 }
             });
             // Also where nothing is wanted: an empty slot goes when it is taken from the queue.
