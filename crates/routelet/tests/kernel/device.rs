@@ -1,0 +1,89 @@
+//! The VXLAN device.
+
+use routelet_lab::{KernelView, wait};
+use routelet_model::{Family, Kind, Link, LinkKind, MacAddr, Vxlan};
+
+use crate::stage::{DEVICE, NO_AUDIT, Stage, vxlan};
+
+fn stage() -> Stage {
+    let mut stage = Stage::new(3, NO_AUDIT);
+    stage.add_pod("web", 2);
+    stage.wait_right("the pod was added");
+    stage
+}
+
+#[test]
+fn a_changed_device_is_changed_back() {
+    let mut stage = stage();
+    for round in 0..2 {
+        stage.repaired(Kind::Link, "changed", "the device was set down", |stage| {
+            stage.setup().set_down(DEVICE).unwrap();
+        });
+        stage.repaired(Kind::Link, "changed", "the MTU was changed", |stage| {
+            stage.setup().set_mtu(DEVICE, 1400 + round).unwrap();
+        });
+        stage.repaired(Kind::Link, "changed", "the MAC address was changed", |stage| {
+            stage.setup().set_mac(DEVICE, MacAddr([2, 0, 0, 0, 0, 9])).unwrap();
+        });
+    }
+    stage.wait_noticed();
+    stage.assert_right("the device had been changed");
+}
+
+/// All that was on it comes back, whatever the device is like that someone left in its place.
+#[test]
+fn a_device_made_with_other_parameters_is_made_anew() {
+    let mut stage = stage();
+    let name = DEVICE.parse().unwrap();
+    let local = stage.cluster.nodes()[0].node.address(Family::V4);
+    let right = vxlan("node-1", local);
+    let LinkKind::Vxlan(kind) = right.kind else { unreachable!() };
+    let with = |kind: Vxlan| Link { kind: LinkKind::Vxlan(kind), ..right.clone() };
+    for (what, wrong) in [
+        ("another VNI", with(Vxlan { vni: 4097, ..kind })),
+        ("another port", with(Vxlan { port: 8472, ..kind })),
+        ("another local address", with(Vxlan { local: [172, 30, 99, 99].into(), ..kind })),
+        ("no parent", with(Vxlan { parent: None, ..kind })),
+        ("learning", with(Vxlan { learning: true, ..kind })),
+        ("nothing on it", right.clone()),
+        ("another MAC address and MTU, and down", Link {
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
+            mtu: Some(1300),
+            up: false,
+            ..right.clone()
+        }),
+    ] {
+        let what = format!("the device was made anew with {what}");
+        stage.behind_its_back(|stage| {
+            stage.setup().delete_link(DEVICE).unwrap();
+            stage.setup().add_vxlan(name, &wrong).unwrap();
+        });
+        stage.wait_right(&what);
+    }
+    stage.wait_noticed();
+    stage.assert_right("the device had been made anew");
+}
+
+/// A bridge under the device's name is not ours to delete. The agent says what is wrong, and goes on as soon as the
+/// name is free.
+#[test]
+fn a_device_of_another_kind_in_its_place_is_left_and_told() {
+    let mut stage = stage();
+    let mut setup = stage.setup();
+    stage.behind_its_back(|_| {
+        setup.delete_link(DEVICE).unwrap();
+        setup.add_bridge(DEVICE).unwrap();
+        setup.set_up(DEVICE).unwrap();
+    });
+    let bridge = KernelView::of(stage.netns()).unwrap().on_link(DEVICE.parse().unwrap());
+    let line = stage.agent().wait_log("the kernel refused it", wait::LONG).unwrap();
+    assert!(line.contains(&format!("object=link {DEVICE}")) && line.contains("--vxlan-device"), "{line}");
+    stage.wait_noticed();
+    let now = KernelView::of(stage.netns()).unwrap().on_link(DEVICE.parse().unwrap());
+    assert_eq!((now.links, now.routes, now.neighbours), (bridge.links, bridge.routes, bridge.neighbours));
+    assert_eq!(now.fdb, bridge.fdb);
+    assert!(!now.addresses.iter().any(|row| row.address.addr().is_ipv4()), "{:?}", now.addresses);
+    setup.delete_link(DEVICE).unwrap();
+    stage.wait_right("the bridge was deleted");
+    stage.agent().wait_log("the kernel has taken it after all", wait::LONG).unwrap();
+}

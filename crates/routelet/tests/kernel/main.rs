@@ -1,0 +1,11 @@
+//! The agent and one node's kernel: whatever of its objects others delete, change or add to, object by object and in
+//! bulk, is put right, also when the agent was away; and what is not the agent's stays.
+
+mod bulk;
+mod device;
+mod objects;
+mod pods;
+mod readiness;
+mod restart;
+mod settings;
+mod stage;
