@@ -33,7 +33,6 @@ const OWN: &str = "routelet";
 const QUIET: [(&str, LevelFilter); 3] = [
     // Each failed request and each failed watch is told by the watcher.
     ("kube_client", LevelFilter::OFF),
-    ("kube_runtime", LevelFilter::OFF),
     // Warns at every dump of links that have an attribute it doesn't know.
     ("netlink_packet_route", LevelFilter::ERROR),
 ];

@@ -388,7 +388,6 @@ async fn odd_nodes_do_not_hide_the_others() {
 
 /// Slow: kube reads a token file anew 60 s after it has read it.
 #[tokio::test]
-#[ignore = "takes over 60 s"]
 async fn a_rotated_token_is_taken_up() {
     let api = Api::new();
     api.create(Kind::Nodes, node("n1")).unwrap();
