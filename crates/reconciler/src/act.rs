@@ -173,7 +173,7 @@ impl<K: Kernel> Reconciler<K> {
         if !self.may_remove || !self.ownership.owns(key, actual) {
             return false;
         }
-        if key.link().is_some_and(|link| !self.link_is_there(link, false)) {
+        if key.link().is_some_and(|link| self.ownership.follows(link) && !self.link_is_there(link, false)) {
             return false;
         }
         // A pod's route that was never wanted: the API may merely not have told us of the pod yet. It stays
