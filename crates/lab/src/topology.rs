@@ -18,6 +18,8 @@ use routelet_model::{Family, HOST_VETH_MAC, IfName, MacAddr, PerFamily, PodId, h
 use routelet_netlink::Netns;
 use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
 
+use crate::wait;
+
 /// The LAN's bridge.
 const LAN: &str = "lan0";
 /// A fixed address: a bridge without one takes that of a port, and changes it with the ports.
@@ -88,6 +90,29 @@ impl Lab {
 
     /// Adds a node, with eth0 on the LAN and the next address of each family.
     pub fn node(&self, name: &str) -> Result<Node> {
+        let node = self.add_node(name)?;
+        self.wait_connected(&node)?;
+        Ok(node)
+    }
+
+    /// Adds `count` nodes, named node-1 and so on.
+    pub fn nodes(&self, count: usize) -> Result<Vec<Node>> {
+        let nodes: Result<Vec<_>> = (1..=count)
+            .map(|number| self.add_node(&format!("node-{number}")))
+            .collect();
+        let nodes = nodes?;
+        nodes.iter().try_for_each(|node| self.wait_connected(node))?;
+        Ok(nodes)
+    }
+
+    fn wait_connected(&self, node: &Node) -> Result<()> {
+        wait_running(&mut self.setup()?, &node.port)?;
+        wait_running(&mut node.setup()?, ETH0)?;
+        wait_answering(&node.netns, ETH0, node.address(Family::V6))?;
+        wait_answering(&self.netns, LAN, self.address(Family::V6))
+    }
+
+    fn add_node(&self, name: &str) -> Result<Node> {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed) + 1;
         // Number 1 of the LAN's addresses is its own.
         let addresses = PerFamily {
@@ -130,13 +155,6 @@ impl Lab {
         })
     }
 
-    /// Adds `count` nodes, named node-1 and so on.
-    pub fn nodes(&self, count: usize) -> Result<Vec<Node>> {
-        (1..=count)
-            .map(|number| self.node(&format!("node-{number}")))
-            .collect()
-    }
-
     /// Sets the MTU, in bytes, of a node's connection, on both ends.
     pub fn set_underlay_mtu(&self, node: &Node, mtu: u32) -> Result<()> {
         self.setup()?.set_mtu(&node.port, mtu)?;
@@ -155,13 +173,11 @@ impl Lab {
 
     /// Pulls a node's cable out, or puts it in again.
     pub fn set_connected(&self, node: &Node, connected: bool) -> Result<()> {
-        let mut setup = self.setup()?;
-        if connected {
-            setup.set_up(&node.port)?
-        } else {
-            setup.set_down(&node.port)?
+        if !connected {
+            return Ok(self.setup()?.set_down(&node.port)?);
         }
-        Ok(())
+        self.setup()?.set_up(&node.port)?;
+        self.wait_connected(node)
     }
 }
 
@@ -262,6 +278,12 @@ impl Node {
             }
             inside.add_route(RouteSpec::via(default_route(family), gateway, Some(ETH0)))?;
         }
+        wait_running(&mut host, host_veth.as_str())?;
+        wait_running(&mut inside, ETH0)?;
+        for address in addresses {
+            wait_answering(&netns, ETH0, *address)?;
+        }
+        wait_answering(&self.netns, host_veth.as_str(), GATEWAY_V6.into())?;
         Ok(Pod {
             id,
             node: self.netns.clone(),
@@ -320,6 +342,36 @@ impl Pod {
     pub fn delete(self) -> Result<()> {
         Ok(Setup::open_in(&self.node)?.delete_link(self.host_veth.as_str())?)
     }
+}
+
+/// Waits until the link carries packets: before, the first ones would be lost.
+fn wait_running(setup: &mut Setup, link: &str) -> Result<()> {
+    wait::until_some(wait::LONG, &format!("{link} to carry packets"), || {
+        match setup.link(link) {
+            Ok(Some(state)) if state.running => Some(Ok(())),
+            Ok(_) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    })?
+}
+
+/// Waits until the link answers who looks for the neighbour `address`. The kernel joins the group that an IPv6 neighbour
+/// is looked for in (RFC 4291, solicited-node) some time after the address is there; who asks before asks again only a
+/// second later.
+fn wait_answering(netns: &Netns, link: &str, address: IpAddr) -> Result<()> {
+    let IpAddr::V6(address) = address else {
+        return Ok(());
+    };
+    let [.., a, b, c] = address.octets();
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    let joined = || {
+        let groups = std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap_or_default();
+        groups
+            .lines()
+            .map(|line| line.split_whitespace().skip(1))
+            .any(|fields| fields.take(2).eq([link, &group]))
+    };
+    netns.run(|| wait::until(wait::LONG, &format!("{link} to answer for {address}"), joined))?
 }
 
 fn default_route(family: Family) -> IpNet {

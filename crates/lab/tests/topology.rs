@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use routelet_lab::{KernelView, Lab, Node, Ping, Pod, ping};
+use routelet_lab::{KernelView, Lab, Node, Ping, Pod, ping, wait};
 use routelet_model::{Family, HOST_VETH_MAC, host_prefix, host_veth_name};
 use routelet_netlink::setup::RouteSpec;
 
@@ -149,26 +149,53 @@ fn a_pinger_tells_exactly_what_was_lost() {
     let lab = Lab::new().unwrap();
     let nodes = lab.nodes(2).unwrap();
     let to = nodes[1].address(Family::V4);
-    let pinger = Ping::to(to)
+    let answer = |yes| {
+        let ignore = if yes { "0" } else { "1" };
+        let write = || std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", ignore).unwrap();
+        nodes[1].netns().run(write).unwrap();
+    };
+    let ping = Ping::to(to)
         .interval(INTERVAL)
-        .patience(Duration::from_millis(200))
-        .start(nodes[0].netns())
-        .unwrap();
-    pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
-    lab.set_connected(&nodes[1], false).unwrap();
+        .patience(Duration::from_millis(200));
+    let pinger = ping.start(nodes[0].netns()).unwrap();
+    pinger.wait_replies(20, wait::LONG).unwrap();
+    answer(false);
     let before = pinger.sent();
-    routelet_lab::wait::until(routelet_lab::wait::LONG, "requests into the void", || {
+    wait::until(wait::LONG, "requests without a reply", || {
         pinger.sent() > before + 20
     })
     .unwrap();
-    lab.set_connected(&nodes[1], true).unwrap();
-    pinger.wait_replies(20, routelet_lab::wait::LONG).unwrap();
+    answer(true);
+    pinger.wait_replies(20, wait::LONG).unwrap();
     let report = pinger.stop().unwrap();
-    assert!(report.lost.len() >= 20, "{report}");
     assert_eq!(report.sent, report.received() + report.lost.len() as u64);
     let (first, last) = (report.lost[0], report.lost[report.lost.len() - 1]);
-    assert_eq!(report.lost, (first..=last).collect::<Vec<_>>(), "one gap");
-    assert!(first >= 20 && last < report.sent - 20);
+    assert_eq!(
+        last - first + 1,
+        report.lost.len() as u64,
+        "one gap: {:?}",
+        report.lost
+    );
+    assert!(
+        first >= 20 && last < report.sent - 19 && last > before + 18,
+        "{first} to {last} of {report}"
+    );
+}
+
+#[test]
+fn a_cable_is_pulled_out_and_put_in_again() {
+    let lab = Lab::new().unwrap();
+    let nodes = lab.nodes(2).unwrap();
+    let ping = Ping::to(nodes[1].address(Family::V4)).patience(Duration::from_millis(50));
+    lab.set_connected(&nodes[1], false).unwrap();
+    assert_eq!(ping.clone().run(nodes[0].netns()).unwrap().received(), 0);
+    assert!(!nodes[1].setup().unwrap().link("eth0").unwrap().unwrap().running);
+    lab.set_connected(&nodes[1], true).unwrap();
+    // The neighbour that has been looked for in vain is given up first, which takes the kernel a few seconds.
+    wait::until(wait::LONG, "the node to be back", || {
+        ping.clone().run(nodes[0].netns()).unwrap().received() == 1
+    })
+    .unwrap();
 }
 
 #[test]

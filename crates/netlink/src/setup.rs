@@ -57,6 +57,9 @@ pub struct LinkState {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries packets (IFF_RUNNING). A link that comes up gets there in its own time: only then does the
+    /// kernel give it a queue, and a bridge forward to it.
+    pub running: bool,
     /// Interface index of the bridge that it is a port of.
     pub master: Option<u32>,
 }
@@ -432,12 +435,14 @@ fn route_to(destination: IpNet) -> RouteMessage {
 fn decode_link(payload: &[u8]) -> Result<LinkState, Error> {
     const HEADER: usize = 16;
     let field = |at| read_u32(payload, at).ok_or(Error::Decode("a link message shorter than its header"));
-    let up = field(8)? & libc::IFF_UP as u32 != 0;
+    let flags = field(8)?;
+    let has = |flag: i32| flags & flag.cast_unsigned() != 0;
     let mut link = LinkState {
         index: field(4)?,
         mac: None,
         mtu: 0,
-        up,
+        up: has(libc::IFF_UP),
+        running: has(libc::IFF_RUNNING),
         master: None,
     };
     for attribute in Attributes::after(payload, HEADER)? {
