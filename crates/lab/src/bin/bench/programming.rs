@@ -1,0 +1,394 @@
+//! Programming an empty kernel, and comparing it when it is as it should be: planner, reconciler and kernel in
+//! this process, against messages that were ready beforehand.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ipnet::Ipv4Net;
+use nix::libc;
+use routelet_model::{ClusterEvent, IfName, Key, Link, LinkKind, Object, RouteTarget, Vxlan};
+use routelet_netlink::setup::VethEnd;
+use routelet_netlink::{Netns, Setup};
+
+use crate::Plan;
+use crate::dataplane::Dataplane;
+use crate::message::{self, CREATE, Message, NDMSG, REPLACE, RTMSG};
+use crate::peer::Peer;
+use crate::raw::{RawSocket, batches};
+use crate::report::{Cell, Report, Table, Target, grouped};
+use crate::statistics::{Samples, micros, millis};
+
+/// This node.
+pub(crate) const HERE: &str = "here";
+pub(crate) const OWN_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
+pub(crate) const UNDERLAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
+pub(crate) const DEVICE: &str = "vxlan.calico";
+const PARENT: &str = "eth0";
+
+/// Host veths that pod routes are spread over, at most.
+const VETHS: usize = 110;
+/// Where the pods' addresses begin; any number of them, for this node's subnet is not asked.
+const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
+/// Clean comparisons for each programming.
+const RESYNCS: usize = 5;
+/// What takes less than a few milliseconds is measured more often: until so many objects were programmed.
+const ENOUGH: usize = 5_000;
+
+/// What an empty kernel is programmed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// Remote nodes: FDB entry, neighbour, nexthop and route each; from cluster events on.
+    Nodes(usize),
+    /// Pod routes; from the reconciler on.
+    Pods(usize),
+}
+
+/// One case's measurements.
+#[derive(Debug, Default)]
+struct Outcome {
+    programming: Samples,
+    raw_programming: Samples,
+    resync: Samples,
+    raw_dump: Samples,
+}
+
+pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
+    let nodes = plan.programmed_nodes.iter().map(|count| Load::Nodes(*count));
+    let loads: Vec<Load> = nodes
+        .chain(plan.programmed_pods.iter().map(|count| Load::Pods(*count)))
+        .collect();
+    let mut outcomes: Vec<Outcome> = loads.iter().map(|_| Outcome::default()).collect();
+    for _ in 0..plan.repeats {
+        for (load, outcome) in loads.iter().zip(&mut outcomes) {
+            for _ in 0..(ENOUGH / load.count()).max(1) {
+                Place::new(*load)?
+                    .run(|place| place.ours(outcome))
+                    .with_context(|| format!("{load:?}"))?;
+                Place::new(*load)?
+                    .run(|place| place.raw(outcome))
+                    .with_context(|| format!("{load:?}, raw"))?;
+            }
+        }
+    }
+    let mut programming = Table::new(
+        "Programming from empty",
+        &[
+            "what",
+            "routelet ms",
+            "raw ms",
+            "ratio",
+            "routelet µs each",
+            "raw µs each",
+        ],
+    );
+    let mut resync = Table::new(
+        "Clean comparison with the kernel",
+        &["what", "routelet ms", "raw dump ms", "ratio", "writes"],
+    );
+    for (load, outcome) in loads.iter().zip(&outcomes) {
+        let [ours, raw] = [&outcome.programming, &outcome.raw_programming].map(Samples::median);
+        let each = |duration| Cell::Number(micros(duration) / load.count() as f64, 2);
+        programming.row([
+            Cell::Text(load.name()),
+            Cell::Number(millis(ours), 2),
+            Cell::Number(millis(raw), 2),
+            Cell::Number(ratio(ours, raw), 2),
+            each(ours),
+            each(raw),
+        ]);
+        let what = format!("programming {}, times the raw writer", load.name());
+        report.target(Target {
+            what,
+            limit: 1.5,
+            measured: ratio(ours, raw),
+        });
+        let [ours, raw] = [&outcome.resync, &outcome.raw_dump].map(Samples::median);
+        resync.row([
+            Cell::Text(load.name()),
+            Cell::Number(millis(ours), 2),
+            Cell::Number(millis(raw), 2),
+            Cell::Number(ratio(ours, raw), 2),
+            Cell::Count(0),
+        ]);
+        if *load == Load::Pods(65_536) {
+            let what = format!("clean comparison, {}, times a raw dump", load.name());
+            report.target(Target {
+                what,
+                limit: 3.0,
+                measured: ratio(ours, raw),
+            });
+        }
+    }
+    report.table(programming);
+    report.table(resync);
+    let each = |count| {
+        let index = loads.iter().position(|load| *load == Load::Nodes(count))?;
+        Some(micros(outcomes[index].programming.median()) / count as f64)
+    };
+    if let (Some(few), Some(many)) = (each(1_000), each(15_000)) {
+        let what = "time for a node among 15,000, times that among 1,000".to_owned();
+        report.target(Target {
+            what,
+            limit: 2.0,
+            measured: many / few,
+        });
+    }
+    Ok(())
+}
+
+fn ratio(ours: Duration, raw: Duration) -> f64 {
+    ours.as_secs_f64() / raw.as_secs_f64()
+}
+
+impl Load {
+    fn count(self) -> usize {
+        match self {
+            Self::Nodes(count) | Self::Pods(count) => count,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Nodes(count) => format!("{} nodes", grouped(count)),
+            Self::Pods(count) => format!("{} pod routes", grouped(count)),
+        }
+    }
+}
+
+/// A node's namespace with its parent device and its host veths.
+pub(crate) struct Place {
+    netns: Netns,
+    load: Load,
+    veths: Vec<IfName>,
+    /// Holds the other ends.
+    _far: Netns,
+}
+
+impl Place {
+    fn new(load: Load) -> Result<Self> {
+        let (netns, far) = (Netns::new()?, Netns::new()?);
+        let mut setup = Setup::open_in(&netns)?;
+        let mut add = |near: &str, far_name: &str| {
+            let end = |name| VethEnd {
+                name,
+                up: true,
+                ..VethEnd::default()
+            };
+            setup.add_veth(end(near), end(far_name), &far)
+        };
+        add(PARENT, PARENT)?;
+        let mut veths = Vec::new();
+        if let Load::Pods(count) = load {
+            for number in 0..count.min(VETHS) {
+                let name = format!("cali{number}");
+                add(&name, &name)?;
+                veths.push(name.parse()?);
+            }
+        }
+        setup.add_address(PARENT, Ipv4Net::new_assert(UNDERLAY, 16).into())?;
+        Ok(Self {
+            netns,
+            load,
+            veths,
+            _far: far,
+        })
+    }
+
+    /// One with nothing but a VXLAN device.
+    pub(crate) fn with_device() -> Result<Self> {
+        let place = Self::new(Load::Nodes(0))?;
+        place.add_device()?;
+        Ok(place)
+    }
+
+    /// Runs `work` in the namespace, and empties the namespace then: the kernel would do that later, in the way of
+    /// the next measurement.
+    pub(crate) fn run<T: Send>(self, work: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
+        let outcome = self.netns.run(|| work(&self))??;
+        let mut setup = Setup::open_in(&self.netns)?;
+        for link in self.veths.iter().map(IfName::as_str).chain([DEVICE, PARENT]) {
+            setup.delete_link(link)?;
+        }
+        Ok(outcome)
+    }
+
+    pub(crate) fn index(&self, link: &str) -> Result<u32> {
+        let link = Setup::open_in(&self.netns)?
+            .link(link)?
+            .with_context(|| format!("no link {link}"))?;
+        Ok(link.index)
+    }
+
+    fn add_device(&self) -> Result<()> {
+        let mut setup = Setup::open_in(&self.netns)?;
+        let vxlan = Vxlan {
+            vni: 4096,
+            port: 4789,
+            local: UNDERLAY.into(),
+            parent: Some(PARENT.parse()?),
+            learning: false,
+        };
+        let link = Link {
+            kind: LinkKind::Vxlan(vxlan),
+            mac: None,
+            mtu: Some(1450),
+            up: true,
+            index: 0,
+        };
+        setup.add_vxlan(DEVICE.parse()?, &link)?;
+        setup.add_address(DEVICE, Ipv4Net::new_assert(OWN_SUBNET.addr(), 32).into())?;
+        Ok(())
+    }
+
+    /// Destination and veth of each pod's route.
+    fn pod_routes(&self) -> impl Iterator<Item = (Ipv4Net, IfName)> {
+        let addresses = (FIRST_POD.to_bits()..).map(Ipv4Addr::from_bits);
+        let destinations = addresses.map(|address| Ipv4Net::new_assert(address, 32));
+        destinations
+            .zip(self.veths.iter().copied().cycle())
+            .take(self.load.count())
+    }
+
+    fn ours(&self, outcome: &mut Outcome) -> Result<()> {
+        let mut dataplane = Dataplane::open()?;
+        let written = dataplane.take_written();
+        ensure!(written > 0, "the device was there already");
+        let took = match self.load {
+            Load::Nodes(count) => {
+                let events = Peer::several(count)
+                    .iter()
+                    .map(|peer| ClusterEvent::NodeApplied(peer.node()))
+                    .collect();
+                let events: Vec<ClusterEvent> = events;
+                let began = Instant::now();
+                dataplane.take(events);
+                dataplane.settle()?;
+                began.elapsed()
+            }
+            Load::Pods(_) => {
+                let routes: Vec<_> = self.pod_routes().collect();
+                let began = Instant::now();
+                for (destination, veth) in routes {
+                    dataplane.want(
+                        Key::route(destination.into()),
+                        Object::Route(RouteTarget::Link(veth)),
+                    );
+                }
+                dataplane.settle()?;
+                began.elapsed()
+            }
+        };
+        outcome.programming.push(took);
+        self.check()?;
+        dataplane.take_written();
+        for _ in 0..RESYNCS {
+            let began = Instant::now();
+            dataplane.audit();
+            dataplane.settle()?;
+            outcome.resync.push(began.elapsed());
+        }
+        ensure!(dataplane.take_written() == 0, "a clean comparison has written");
+        Ok(())
+    }
+
+    fn raw(&self, outcome: &mut Outcome) -> Result<()> {
+        let mut socket = RawSocket::open()?;
+        let messages = match self.load {
+            Load::Nodes(count) => {
+                self.add_device()?;
+                node_messages(self.index(DEVICE)?, &Peer::several(count))
+            }
+            Load::Pods(_) => {
+                let mut setup = Setup::open_in(&self.netns)?;
+                let mut indexes = Vec::new();
+                for veth in &self.veths {
+                    indexes.push(
+                        setup
+                            .link(veth.as_str())?
+                            .with_context(|| format!("no link {veth}"))?
+                            .index,
+                    );
+                }
+                let routes = self.pod_routes().zip(indexes.into_iter().cycle());
+                routes
+                    .map(|((destination, _), index)| message::route_to(destination, index))
+                    .collect()
+            }
+        };
+        let batches = batches(messages);
+        let began = Instant::now();
+        socket.write(&batches)?;
+        outcome.raw_programming.push(began.elapsed());
+        self.check()?;
+        let mut dumps = vec![message::dump_routes()];
+        if matches!(self.load, Load::Nodes(_)) {
+            dumps.extend([libc::AF_BRIDGE, libc::AF_INET].map(message::dump_neighbours));
+            dumps.push(message::dump_nexthops());
+        }
+        for _ in 0..RESYNCS {
+            let began = Instant::now();
+            for dump in &dumps {
+                socket.receive_dump(dump)?;
+            }
+            outcome.raw_dump.push(began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Fails unless the kernel holds what it was programmed with.
+    fn check(&self) -> Result<()> {
+        let mut socket = RawSocket::open()?;
+        let count = self.load.count();
+        let mut found = 0;
+        socket.dump(&message::dump_routes(), |message| {
+            let of_ours = message.payload.get(5) == Some(&message::PROTOCOL);
+            let to_pods = message
+                .address(RTMSG, libc::RTA_DST)
+                .is_some_and(|to| !OWN_SUBNET.contains(&to));
+            found += usize::from(of_ours && to_pods);
+        })?;
+        ensure!(found == count, "{found} of {count} routes are there");
+        if matches!(self.load, Load::Nodes(_)) {
+            for family in [libc::AF_BRIDGE, libc::AF_INET] {
+                let mut found = 0;
+                socket.dump(&message::dump_neighbours(family), |message| {
+                    let permanent = message.payload.get(8) == Some(&(libc::NUD_PERMANENT as u8));
+                    found += usize::from(permanent && message.address(NDMSG, libc::NDA_DST).is_some());
+                })?;
+                ensure!(
+                    found == count,
+                    "{found} of {count} neighbours of family {family} are there"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What makes remote nodes reachable, in the order in which it has to be made. Nexthops are numbered from 1 on.
+pub(crate) fn node_messages(device: u32, peers: &[Peer]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let (new, flags) = (libc::RTM_NEWNEIGH, CREATE | REPLACE);
+    messages.extend(
+        peers
+            .iter()
+            .map(|peer| message::fdb(new, flags, device, peer.mac(), peer.underlay)),
+    );
+    messages.extend(
+        peers
+            .iter()
+            .map(|peer| message::neighbour(new, flags, device, peer.gateway(), peer.mac())),
+    );
+    messages.extend(
+        (1..)
+            .zip(peers)
+            .map(|(id, peer)| message::nexthop(id, device, peer.gateway())),
+    );
+    messages.extend(
+        (1..)
+            .zip(peers)
+            .map(|(id, peer)| message::route_via(peer.subnet, id)),
+    );
+    messages
+}

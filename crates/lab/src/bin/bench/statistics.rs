@@ -1,0 +1,59 @@
+//! Medians and percentiles of durations.
+
+use std::time::Duration;
+
+/// Durations of one thing that was measured more than once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples(Vec<Duration>);
+
+impl Samples {
+    pub(crate) fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The value that the given share of the samples does not exceed (nearest rank); zero without any.
+    pub(crate) fn percentile(&self, share: f64) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn median(&self) -> Duration {
+        self.percentile(0.5)
+    }
+
+    pub(crate) fn max(&self) -> Duration {
+        self.percentile(1.0)
+    }
+}
+
+/// In milliseconds.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// In microseconds.
+pub(crate) fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_by_nearest_rank() {
+        let mut samples = Samples::default();
+        assert_eq!(samples.median(), Duration::ZERO);
+        for number in (1..=200).rev() {
+            samples.push(Duration::from_micros(number));
+        }
+        let micros = |share| samples.percentile(share).as_micros();
+        assert_eq!((micros(0.5), micros(0.99), micros(1.0)), (100, 198, 200));
+    }
+}
