@@ -19,7 +19,13 @@ fn flushed_tables_are_filled_again() {
         &[Kind::Route],
         &[Kind::Nexthop],
         &[Kind::Address],
-        &[Kind::Address, Kind::Fdb, Kind::Neighbour, Kind::Nexthop, Kind::Route],
+        &[
+            Kind::Address,
+            Kind::Fdb,
+            Kind::Neighbour,
+            Kind::Nexthop,
+            Kind::Route,
+        ],
     ] {
         let flush = removal_of_all(&stage, kinds);
         let what = format!("{} objects of {kinds:?} were deleted", flush.len());
@@ -49,8 +55,14 @@ fn lost_notifications_cost_nothing_but_a_resync() {
         stage.meddle(4, &storm);
         stage.meddle(OURS, &of_ours);
     });
-    wait::until(wait::LONG, "the loss to be counted", || stage.sum("routelet_notifications_lost_total") > 0).unwrap();
-    stage.agent().wait_log("notifications of the kernel were lost", wait::LONG).unwrap();
+    wait::until(wait::LONG, "the loss to be counted", || {
+        stage.sum("routelet_notifications_lost_total") > 0
+    })
+    .unwrap();
+    stage
+        .agent()
+        .wait_log("notifications of the kernel were lost", wait::LONG)
+        .unwrap();
     stage.wait_right("notifications were lost");
     let routes = KernelView::of(stage.netns()).unwrap().routes;
     let foreign = routes.iter().filter(|route| route.protocol == 4).count();
@@ -64,17 +76,33 @@ fn an_audit_that_finds_nothing_writes_nothing() {
     stage.wait_right("the pod was added");
     let mut listener = stage.listen();
     let count = |stage: &mut Stage| {
-        ["routelet_operations_total", "routelet_operation_errors_total", "routelet_repairs_total"].map(|name| stage.sum(name))
+        [
+            "routelet_operations_total",
+            "routelet_operation_errors_total",
+            "routelet_repairs_total",
+        ]
+        .map(|name| stage.sum(name))
     };
     let before = count(&mut stage);
     let resyncs = stage.sum("routelet_resync_seconds_count");
-    wait::until(wait::LONG, "two audits", || stage.sum("routelet_resync_seconds_count") >= resyncs + 2).unwrap();
+    wait::until(wait::LONG, "two audits", || {
+        stage.sum("routelet_resync_seconds_count") >= resyncs + 2
+    })
+    .unwrap();
     assert_eq!(count(&mut stage), before);
-    assert_eq!(listener.heard(), [], "the kernel is as it was, and no one wrote to it");
+    assert_eq!(
+        listener.heard(),
+        [],
+        "the kernel is as it was, and no one wrote to it"
+    );
 }
 
 /// Removes all objects of these kinds, those last that others may depend on.
 fn removal_of_all(stage: &Stage, kinds: &[Kind]) -> Vec<Operation> {
-    let of_kinds = stage.kernel().into_iter().rev().filter(|(key, _)| kinds.contains(&key.kind()));
+    let of_kinds = stage
+        .kernel()
+        .into_iter()
+        .rev()
+        .filter(|(key, _)| kinds.contains(&key.kind()));
     of_kinds.map(|(key, object)| delete(key, object)).collect()
 }

@@ -23,7 +23,10 @@ fn a_changed_device_is_changed_back() {
             stage.setup().set_mtu(DEVICE, 1400 + round).unwrap();
         });
         stage.repaired(Kind::Link, "changed", "the MAC address was changed", |stage| {
-            stage.setup().set_mac(DEVICE, MacAddr([2, 0, 0, 0, 0, 9])).unwrap();
+            stage
+                .setup()
+                .set_mac(DEVICE, MacAddr([2, 0, 0, 0, 0, 9]))
+                .unwrap();
         });
     }
     stage.wait_noticed();
@@ -37,21 +40,41 @@ fn a_device_made_with_other_parameters_is_made_anew() {
     let name = DEVICE.parse().unwrap();
     let local = stage.cluster.nodes()[0].node.address(Family::V4);
     let right = vxlan("node-1", local);
-    let LinkKind::Vxlan(kind) = right.kind else { unreachable!() };
-    let with = |kind: Vxlan| Link { kind: LinkKind::Vxlan(kind), ..right.clone() };
+    let LinkKind::Vxlan(kind) = right.kind else {
+        unreachable!()
+    };
+    let with = |kind: Vxlan| Link {
+        kind: LinkKind::Vxlan(kind),
+        ..right.clone()
+    };
     for (what, wrong) in [
         ("another VNI", with(Vxlan { vni: 4097, ..kind })),
         ("another port", with(Vxlan { port: 8472, ..kind })),
-        ("another local address", with(Vxlan { local: [172, 30, 99, 99].into(), ..kind })),
+        (
+            "another local address",
+            with(Vxlan {
+                local: [172, 30, 99, 99].into(),
+                ..kind
+            }),
+        ),
         ("no parent", with(Vxlan { parent: None, ..kind })),
-        ("learning", with(Vxlan { learning: true, ..kind })),
+        (
+            "learning",
+            with(Vxlan {
+                learning: true,
+                ..kind
+            }),
+        ),
         ("nothing on it", right.clone()),
-        ("another MAC address and MTU, and down", Link {
-            mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
-            mtu: Some(1300),
-            up: false,
-            ..right.clone()
-        }),
+        (
+            "another MAC address and MTU, and down",
+            Link {
+                mac: Some(MacAddr([2, 0, 0, 0, 0, 9])),
+                mtu: Some(1300),
+                up: false,
+                ..right.clone()
+            },
+        ),
     ] {
         let what = format!("the device was made anew with {what}");
         stage.behind_its_back(|stage| {
@@ -75,15 +98,54 @@ fn a_device_of_another_kind_in_its_place_is_left_and_told() {
         setup.add_bridge(DEVICE).unwrap();
         setup.set_up(DEVICE).unwrap();
     });
-    let bridge = KernelView::of(stage.netns()).unwrap().on_link(DEVICE.parse().unwrap());
-    let line = stage.agent().wait_log("the kernel refused it", wait::LONG).unwrap();
-    assert!(line.contains(&format!("object=link {DEVICE}")) && line.contains("--vxlan-device"), "{line}");
+    let bridge = KernelView::of(stage.netns())
+        .unwrap()
+        .on_link(DEVICE.parse().unwrap());
+    let line = stage
+        .agent()
+        .wait_log("the kernel refused it", wait::LONG)
+        .unwrap();
+    assert!(
+        line.contains(&format!("object=link {DEVICE}")) && line.contains("--vxlan-device"),
+        "{line}"
+    );
     stage.wait_noticed();
-    let now = KernelView::of(stage.netns()).unwrap().on_link(DEVICE.parse().unwrap());
-    assert_eq!((now.links, now.routes, now.neighbours), (bridge.links, bridge.routes, bridge.neighbours));
-    assert_eq!(now.fdb, bridge.fdb);
-    assert!(!now.addresses.iter().any(|row| row.address.addr().is_ipv4()), "{:?}", now.addresses);
+    let now = KernelView::of(stage.netns())
+        .unwrap()
+        .on_link(DEVICE.parse().unwrap());
+    assert_eq!(
+        (now.links, now.routes, now.neighbours),
+        (bridge.links, bridge.routes, bridge.neighbours)
+    );
+    // The kernel adds multicast addresses as it goes.
+    assert!(
+        bridge.fdb.iter().all(|row| now.fdb.contains(row)),
+        "{:?}",
+        now.fdb
+    );
+    assert!(now.fdb.iter().all(|row| row.remote.is_none()), "{:?}", now.fdb);
+    assert!(
+        !now.addresses.iter().any(|row| row.address.addr().is_ipv4()),
+        "{:?}",
+        now.addresses
+    );
     setup.delete_link(DEVICE).unwrap();
     stage.wait_right("the bridge was deleted");
-    stage.agent().wait_log("the kernel has taken it after all", wait::LONG).unwrap();
+    stage
+        .agent()
+        .wait_log("the kernel has taken it after all", wait::LONG)
+        .unwrap();
+}
+
+/// The device goes on under another name, and with it its VNI and port: no second one can be made. The agent says so,
+/// and is content as soon as the name is back.
+#[test]
+fn a_renamed_device_is_told() {
+    let mut stage = stage();
+    stage.setup().rename(DEVICE, "vxlan9").unwrap();
+    let refused = format!("object=link {DEVICE}");
+    let line = stage.agent().wait_log(&refused, wait::LONG).unwrap();
+    assert!(line.contains("the kernel refused it") && line.contains("--vxlan-vni"), "{line}");
+    stage.setup().rename("vxlan9", DEVICE).unwrap();
+    stage.wait_right("the device got its name back");
 }

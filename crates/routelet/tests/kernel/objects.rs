@@ -40,29 +40,66 @@ fn what_is_deleted_is_made_again() {
 fn what_is_changed_is_changed_back() {
     let mut stage = stage();
     let (link, gateway) = (DEVICE.parse().unwrap(), peer_subnet(1).addr());
-    let other = RouteTarget::Nexthop { link, gateway: peer_subnet(2).addr() };
+    let other = RouteTarget::Nexthop {
+        link,
+        gateway: peer_subnet(2).addr(),
+    };
     let web = host_route(&stage, 2);
     let mac = vtep_mac(&peer_name(1), Family::V4);
     let wrong_mac = vtep_mac(&peer_name(2), Family::V4);
     for (protocol, key, object) in [
         // The other peer's nexthop, a route of the same mark that leads nowhere, a plain gateway.
         (OURS, Key::route(peer_subnet(1)), Object::Route(other)),
-        (OURS, Key::route(peer_subnet(1)), Object::Route(RouteTarget::Blackhole)),
-        (OURS, Key::route(peer_subnet(1)), Object::Route(RouteTarget::Gateway { link, gateway })),
-        (OURS, web, Object::Route(RouteTarget::Link("eth0".parse().unwrap()))),
+        (
+            OURS,
+            Key::route(peer_subnet(1)),
+            Object::Route(RouteTarget::Blackhole),
+        ),
+        (
+            OURS,
+            Key::route(peer_subnet(1)),
+            Object::Route(RouteTarget::Gateway { link, gateway }),
+        ),
+        (
+            OURS,
+            web,
+            Object::Route(RouteTarget::Link("eth0".parse().unwrap())),
+        ),
         (OURS, web, Object::Route(RouteTarget::Blackhole)),
         (OURS, Key::Fdb { link, mac }, Object::Fdb(peer_address(2))),
-        (OURS, Key::Neighbour { link, address: gateway }, Object::Neighbour(wrong_mac)),
+        (
+            OURS,
+            Key::Neighbour {
+                link,
+                address: gateway,
+            },
+            Object::Neighbour(wrong_mac),
+        ),
         // In place of ours, under someone else's mark.
-        (FOREIGN, Key::route(peer_subnet(1)), Object::Route(RouteTarget::Blackhole)),
-        (FOREIGN, web, Object::Route(RouteTarget::Link("eth0".parse().unwrap()))),
-        (FOREIGN, Key::route(stage.cluster.nodes()[0].subnet), Object::Route(RouteTarget::Link(link))),
+        (
+            FOREIGN,
+            Key::route(peer_subnet(1)),
+            Object::Route(RouteTarget::Blackhole),
+        ),
+        (
+            FOREIGN,
+            web,
+            Object::Route(RouteTarget::Link("eth0".parse().unwrap())),
+        ),
+        (
+            FOREIGN,
+            Key::route(stage.cluster.nodes()[0].subnet),
+            Object::Route(RouteTarget::Link(link)),
+        ),
     ] {
         let what = format!("{key} was made {object} by protocol {protocol}");
         stage.repaired(key.kind(), "changed", &what, |stage| {
             stage.meddle(protocol, &[replace(key, object)]);
         });
-        stage.agent().wait_log(&format!("repaired what someone changed: {key}"), wait::LONG).unwrap();
+        stage
+            .agent()
+            .wait_log(&format!("repaired what someone changed: {key}"), wait::LONG)
+            .unwrap();
     }
     stage.wait_noticed();
     stage.assert_right("all had been changed back");
@@ -76,24 +113,57 @@ fn what_carries_our_mark_and_is_not_wanted_is_removed() {
     let eth0 = "eth0".parse().unwrap();
     let nexthop = RouteTarget::Nexthop { link, gateway };
     for surplus in [
-        vec![create(Key::route(peer_subnet(9)), Object::Route(RouteTarget::Blackhole))],
-        vec![create(Key::route(peer_subnet(9)), Object::Route(RouteTarget::Gateway { link, gateway }))],
         vec![create(
-            Key::Route { destination: peer_subnet(1), metric: 7 },
+            Key::route(peer_subnet(9)),
+            Object::Route(RouteTarget::Blackhole),
+        )],
+        vec![create(
+            Key::route(peer_subnet(9)),
             Object::Route(RouteTarget::Gateway { link, gateway }),
         )],
-        vec![create(Key::route(peer_subnet(9)), Object::Route(RouteTarget::Link(eth0)))],
+        vec![create(
+            Key::Route {
+                destination: peer_subnet(1),
+                metric: 7,
+            },
+            Object::Route(RouteTarget::Gateway { link, gateway }),
+        )],
+        vec![create(
+            Key::route(peer_subnet(9)),
+            Object::Route(RouteTarget::Link(eth0)),
+        )],
         vec![create(Key::Nexthop { link, gateway }, Object::Nexthop)],
+        vec![create(
+            Key::Nexthop {
+                link: eth0,
+                gateway: [172, 30, 0, 1].into(),
+            },
+            Object::Nexthop,
+        )],
         vec![
             create(Key::Nexthop { link, gateway }, Object::Nexthop),
             create(Key::route(peer_subnet(9)), Object::Route(nexthop)),
         ],
-        vec![create(Key::Neighbour { link, address: gateway }, Object::Neighbour(mac))],
+        vec![create(
+            Key::Neighbour {
+                link,
+                address: gateway,
+            },
+            Object::Neighbour(mac),
+        )],
         vec![create(Key::Fdb { link, mac }, Object::Fdb(peer_address(9)))],
-        vec![create(Key::Address { link, address: "10.99.0.1/24".parse().unwrap() }, Object::Address)],
+        vec![create(
+            Key::Address {
+                link,
+                address: "10.99.0.1/24".parse().unwrap(),
+            },
+            Object::Address,
+        )],
     ] {
         let what = format!("{surplus:?}");
-        stage.repaired(surplus[0].key.kind(), "surplus", &what, |stage| stage.meddle(OURS, &surplus));
+        stage.repaired(surplus[0].key.kind(), "surplus", &what, |stage| {
+            stage.meddle(OURS, &surplus)
+        });
     }
     stage.wait_noticed();
     stage.assert_right("all that was added had been removed");
@@ -105,13 +175,25 @@ fn what_is_not_ours_stays() {
     let (link, eth0) = (DEVICE.parse().unwrap(), "eth0".parse().unwrap());
     let remote: IpAddr = [172, 30, 0, 1].into();
     let foreign_device = Link {
-        kind: LinkKind::Vxlan(Vxlan { vni: 9, port: 4790, local: remote, parent: Some(eth0), learning: true }),
+        kind: LinkKind::Vxlan(Vxlan {
+            vni: 9,
+            port: 4790,
+            local: remote,
+            parent: Some(eth0),
+            learning: true,
+        }),
         ..vxlan("other", remote)
     };
     let mut setup = stage.setup();
-    setup.add_vxlan("vxlan9".parse().unwrap(), &foreign_device).unwrap();
-    setup.add_address("vxlan9", "10.99.0.1/32".parse().unwrap()).unwrap();
-    setup.add_address("eth0", "10.99.1.1/24".parse().unwrap()).unwrap();
+    setup
+        .add_vxlan("vxlan9".parse().unwrap(), &foreign_device)
+        .unwrap();
+    setup
+        .add_address("vxlan9", "10.99.0.1/32".parse().unwrap())
+        .unwrap();
+    setup
+        .add_address("eth0", "10.99.1.1/24".parse().unwrap())
+        .unwrap();
     let mac = vtep_mac("other", Family::V4);
     setup.replace_fdb("vxlan9", mac, remote).unwrap();
     for (on, address) in [("vxlan9", [10, 99, 0, 9]), ("eth0", [172, 30, 99, 99])] {
@@ -120,29 +202,70 @@ fn what_is_not_ours_stays() {
     stage.meddle(
         FOREIGN,
         &[
-            create(Key::route("10.99.2.0/24".parse().unwrap()), Object::Route(RouteTarget::Link(eth0))),
-            create(Key::route("10.99.3.0/24".parse().unwrap()), Object::Route(RouteTarget::Blackhole)),
+            create(
+                Key::route("10.99.2.0/24".parse().unwrap()),
+                Object::Route(RouteTarget::Link(eth0)),
+            ),
+            create(
+                Key::route("10.99.3.0/24".parse().unwrap()),
+                Object::Route(RouteTarget::Blackhole),
+            ),
             // To one of our destinations, behind ours; to an address of our pod subnet; on our device.
             create(
-                Key::Route { destination: peer_subnet(1), metric: 100 },
-                Object::Route(RouteTarget::Gateway { link: eth0, gateway: remote }),
+                Key::Route {
+                    destination: peer_subnet(1),
+                    metric: 100,
+                },
+                Object::Route(RouteTarget::Gateway {
+                    link: eth0,
+                    gateway: remote,
+                }),
             ),
-            create(Key::route("10.244.1.77/32".parse().unwrap()), Object::Route(RouteTarget::Link(eth0))),
-            create(Key::route("10.99.4.0/24".parse().unwrap()), Object::Route(RouteTarget::Link(link))),
-            create(Key::Nexthop { link: eth0, gateway: remote }, Object::Nexthop),
-            create(Key::Nexthop { link, gateway: peer_subnet(1).addr() }, Object::Nexthop),
+            create(
+                Key::route("10.244.1.77/32".parse().unwrap()),
+                Object::Route(RouteTarget::Link(eth0)),
+            ),
+            create(
+                Key::route("10.99.4.0/24".parse().unwrap()),
+                Object::Route(RouteTarget::Link(link)),
+            ),
+            create(
+                Key::Nexthop {
+                    link: eth0,
+                    gateway: remote,
+                },
+                Object::Nexthop,
+            ),
+            create(
+                Key::Nexthop {
+                    link,
+                    gateway: peer_subnet(1).addr(),
+                },
+                Object::Nexthop,
+            ),
             create(
                 Key::route("10.99.5.0/24".parse().unwrap()),
-                Object::Route(RouteTarget::Nexthop { link: eth0, gateway: remote }),
+                Object::Route(RouteTarget::Nexthop {
+                    link: eth0,
+                    gateway: remote,
+                }),
             ),
         ],
     );
     let before = KernelView::of(stage.netns()).unwrap();
     stage.wait_noticed();
-    assert_eq!(sorted(KernelView::of(stage.netns()).unwrap()), sorted(before.clone()), "while the agent runs");
+    assert_eq!(
+        sorted(KernelView::of(stage.netns()).unwrap()),
+        sorted(before.clone()),
+        "while the agent runs"
+    );
     stage.start_agent(NO_AUDIT);
     stage.wait_noticed();
-    assert_eq!(sorted(KernelView::of(stage.netns()).unwrap()), sorted(before), "after the agent started anew");
+    assert_eq!(
+        sorted(KernelView::of(stage.netns()).unwrap()),
+        sorted(before),
+        "after the agent started anew"
+    );
     assert_eq!(stage.repairs(Kind::Route, "surplus"), 0);
 }
 
@@ -161,14 +284,20 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
     for key in [peer, pod] {
         let told = format!("object={key}");
         wait::until(wait::LONG, &format!("a warning about {key}"), || {
-            stage.agent().log().iter().any(|line| line.contains("not ours") && line.contains(&told))
+            stage
+                .agent()
+                .log()
+                .iter()
+                .any(|line| line.contains("not ours") && line.contains(&told))
         })
         .unwrap_or_else(|error| panic!("{error}: {:#?}", stage.agent().log()));
     }
 }
 
 fn host_route(stage: &Stage, host: u8) -> Key {
-    Key::route(routelet_model::host_prefix(stage.cluster.pod_address(0, host).unwrap()))
+    Key::route(routelet_model::host_prefix(
+        stage.cluster.pod_address(0, host).unwrap(),
+    ))
 }
 
 /// A view without what the kernel moves by itself (neighbours that it resolves), in an order of its own.

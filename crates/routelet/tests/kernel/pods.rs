@@ -18,8 +18,15 @@ fn the_veth_may_come_before_the_pod_or_after_it() {
 
     let object = stage.cluster.pod_object(0, "late", 3).unwrap().build();
     stage.cluster.api().apply(&object).unwrap();
-    wait::until(wait::LONG, "the agent to know of two pods", || stage.sum("routelet_pods") == 2).unwrap();
-    assert_eq!(stage.agent().get("/readyz").unwrap().status, 200, "a pod that has not started yet is nothing unusual");
+    wait::until(wait::LONG, "the agent to know of two pods", || {
+        stage.sum("routelet_pods") == 2
+    })
+    .unwrap();
+    assert_eq!(
+        stage.agent().get("/readyz").unwrap().status,
+        200,
+        "a pod that has not started yet is nothing unusual"
+    );
     stage.add_pod_links("late", 3);
     stage.wait_right("the veth of a pod came that the API had told of");
     assert_no_trouble(&mut stage);
@@ -50,9 +57,17 @@ fn a_changed_veth_is_changed_back() {
     stage.repaired(Kind::Link, "changed", "the host veth was set down", |stage| {
         stage.setup().set_down(veth.as_str()).unwrap();
     });
-    stage.repaired(Kind::Link, "changed", "the host veth got another MAC address", |stage| {
-        stage.setup().set_mac(veth.as_str(), "02:00:00:00:00:09".parse().unwrap()).unwrap();
-    });
+    stage.repaired(
+        Kind::Link,
+        "changed",
+        "the host veth got another MAC address",
+        |stage| {
+            stage
+                .setup()
+                .set_mac(veth.as_str(), "02:00:00:00:00:09".parse().unwrap())
+                .unwrap();
+        },
+    );
     stage.wait_noticed();
     stage.assert_right("the veth had been changed");
 }
@@ -73,8 +88,14 @@ fn a_route_of_the_cni_plugin_is_neither_removed_nor_rewritten() {
     assert_eq!(stage.sum("routelet_pods"), 1);
     stage.wait_noticed();
     let heard = listener.heard();
-    let touched = heard.iter().filter(|hint| matches!(hint, Hint::Seen(k, _) | Hint::Gone(k) if *k == key));
-    assert_eq!(touched.collect::<Vec<_>>(), Vec::<&Hint>::new(), "the route is touched");
+    let touched = heard
+        .iter()
+        .filter(|hint| matches!(hint, Hint::Seen(k, _) | Hint::Gone(k) if *k == key));
+    assert_eq!(
+        touched.collect::<Vec<_>>(),
+        Vec::<&Hint>::new(),
+        "the route is touched"
+    );
     // Only now is it the agent's to repair.
     stage.repaired(Kind::Route, "deleted", "the pod's route was deleted", |stage| {
         stage.meddle(OURS, &[delete(key, Object::Route(RouteTarget::Link(veth)))]);
@@ -91,10 +112,17 @@ fn a_route_of_an_unknown_pod_lives_as_long_as_its_veth() {
     stage.add_pod("known", 3);
     add_cni_route(&stage, "known", 4);
     let routes = |stage: &Stage| -> Vec<Key> {
-        stage.kernel().into_keys().filter(|key| [2, 3, 4].map(|host| host_key(stage, host)).contains(key)).collect()
+        stage
+            .kernel()
+            .into_keys()
+            .filter(|key| [2, 3, 4].map(|host| host_key(stage, host)).contains(key))
+            .collect()
     };
     let remaining = [2, 3].map(|host| host_key(&stage, host));
-    wait::until(wait::LONG, "the stray route to go", || routes(&stage) == remaining).unwrap();
+    wait::until(wait::LONG, "the stray route to go", || {
+        routes(&stage) == remaining
+    })
+    .unwrap();
     stage.start_agent(NO_AUDIT);
     stage.wait_noticed();
     assert_eq!(routes(&stage), remaining, "after the agent started anew");
@@ -103,8 +131,14 @@ fn a_route_of_an_unknown_pod_lives_as_long_as_its_veth() {
 }
 
 fn add_cni_route(stage: &Stage, pod: &str, host: u8) -> (Key, IfName) {
-    let (destination, veth) = (host_prefix(stage.cluster.pod_address(0, host).unwrap()), stage.veth(pod));
-    stage.setup().add_route(RouteSpec::to_link(destination, veth.as_str()).protocol(OURS)).unwrap();
+    let (destination, veth) = (
+        host_prefix(stage.cluster.pod_address(0, host).unwrap()),
+        stage.veth(pod),
+    );
+    stage
+        .setup()
+        .add_route(RouteSpec::to_link(destination, veth.as_str()).protocol(OURS))
+        .unwrap();
     (Key::route(destination), veth)
 }
 
@@ -114,6 +148,9 @@ fn host_key(stage: &Stage, host: u8) -> Key {
 
 fn assert_no_trouble(stage: &mut Stage) {
     let log = stage.agent().log();
-    let bad: Vec<&String> = log.iter().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    let bad: Vec<&String> = log
+        .iter()
+        .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+        .collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }

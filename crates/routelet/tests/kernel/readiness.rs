@@ -15,19 +15,39 @@ fn ready_means_that_the_kernel_is_right() {
     assert_eq!((stage.sum("routelet_peers"), stage.sum("routelet_pods")), (20, 2));
     let written: usize = stage.wanted().len() - 2;
     let line = stage.agent().wait_log("in sync", wait::LONG).unwrap();
-    for field in ["peers=20", "pods=2", "nexthop=20", "fdb=20", "neighbour=20", "route=23", "removed=0"] {
+    for field in [
+        "peers=20",
+        "pods=2",
+        "nexthop=20",
+        "fdb=20",
+        "neighbour=20",
+        "route=23",
+        "removed=0",
+    ] {
         assert!(line.contains(field), "{field} in {line}");
     }
     // All but the two host veths, and but for settings that were right already.
     let count = stage.sum("routelet_operations_total");
-    assert!(count <= written as u64 && line.contains(&format!("written={count} ")), "{line}");
+    assert!(
+        count <= written as u64 && line.contains(&format!("written={count} ")),
+        "{line}"
+    );
 
     stage.add_peer(21);
     stage.remove_peer(1);
     stage.remove_pod("db");
     stage.wait_right("the cluster changed");
     assert_eq!((stage.sum("routelet_peers"), stage.sum("routelet_pods")), (20, 1));
-    assert_eq!(stage.agent().log().iter().filter(|line| line.contains("in sync")).count(), 1, "told once");
+    assert_eq!(
+        stage
+            .agent()
+            .log()
+            .iter()
+            .filter(|line| line.contains("in sync"))
+            .count(),
+        1,
+        "told once"
+    );
 }
 
 /// Without its own Node the agent cannot know what the node should have: it is not ready, says why, and neither makes
@@ -37,12 +57,20 @@ fn not_ready_without_the_own_node() {
     let mut stage = Stage::without_agent(2);
     let node = stage.cluster.node_object(0).build();
     stage.cluster.api().delete(&node).unwrap();
-    stage.meddle(OURS, &[create(Key::route(peer_subnet(9)), Object::Route(RouteTarget::Blackhole))]);
+    stage.meddle(
+        OURS,
+        &[create(
+            Key::route(peer_subnet(9)),
+            Object::Route(RouteTarget::Blackhole),
+        )],
+    );
     let before = stage.kernel();
     stage.cluster.start_agent(0, NO_AUDIT).unwrap();
     wait::until(wait::LONG, "the agent to miss nothing but its Node", || {
         stage.agent().get("/readyz").is_ok_and(|response| {
-            response.status == 503 && response.body.lines().count() == 1 && response.body.contains("no Node \"node-1\"")
+            response.status == 503
+                && response.body.lines().count() == 1
+                && response.body.contains("no Node \"node-1\"")
         })
     })
     .unwrap();

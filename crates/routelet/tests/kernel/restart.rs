@@ -9,14 +9,20 @@ use crate::stage::{NO_AUDIT, OURS, Stage, create, delete, peer_subnet, replace};
 #[test]
 fn a_restart_with_nothing_changed_writes_nothing() {
     let mut stage = Stage::without_agent(50);
-    ["a", "b", "c"].into_iter().zip(2..).for_each(|(name, host)| stage.add_pod(name, host));
+    ["a", "b", "c"]
+        .into_iter()
+        .zip(2..)
+        .for_each(|(name, host)| stage.add_pod(name, host));
     stage.start_agent(NO_AUDIT);
     stage.assert_right("the agent was ready");
     let mut listener = stage.listen();
     for round in 0..4 {
         if round % 2 == 0 {
             assert_eq!(stage.agent().stop().unwrap().code(), Some(0));
-            assert!(stage.agent().log().last().unwrap().contains("leaves the kernel as it is"));
+            stage
+                .agent()
+                .wait_log("leaves the kernel as it is", wait::LONG)
+                .unwrap();
         } else {
             stage.agent().kill().unwrap();
         }
@@ -24,7 +30,11 @@ fn a_restart_with_nothing_changed_writes_nothing() {
         stage.agent().restart().unwrap();
         stage.cluster.wait_ready().unwrap();
         stage.assert_right("the agent was ready again");
-        for none in ["routelet_operations_total", "routelet_operation_errors_total", "routelet_repairs_total"] {
+        for none in [
+            "routelet_operations_total",
+            "routelet_operation_errors_total",
+            "routelet_repairs_total",
+        ] {
             assert_eq!(stage.sum(none), 0, "{none}");
         }
         let line = stage.agent().wait_log("in sync", wait::LONG).unwrap();
@@ -46,12 +56,23 @@ fn what_happened_meanwhile_is_made_up_for() {
     (11..=12).for_each(|number| stage.add_peer(number));
     stage.remove_pod("goes");
     stage.add_pod("comes", 4);
-    let kernel = stage.kernel();
     let fourth = Key::route(peer_subnet(4));
-    let route = kernel.get_key_value(&fourth).unwrap();
-    stage.meddle(OURS, &[delete(*route.0, route.1.clone())]);
-    stage.meddle(OURS, &[create(Key::route(peer_subnet(99)), Object::Route(RouteTarget::Blackhole))]);
-    stage.meddle(4, &[replace(Key::route(peer_subnet(5)), Object::Route(RouteTarget::Blackhole))]);
+    let target = stage.kernel().remove(&fourth).unwrap();
+    stage.meddle(OURS, &[delete(fourth, target)]);
+    stage.meddle(
+        OURS,
+        &[create(
+            Key::route(peer_subnet(99)),
+            Object::Route(RouteTarget::Blackhole),
+        )],
+    );
+    stage.meddle(
+        4,
+        &[replace(
+            Key::route(peer_subnet(5)),
+            Object::Route(RouteTarget::Blackhole),
+        )],
+    );
 
     stage.agent().restart().unwrap();
     stage.cluster.wait_ready().unwrap();
@@ -61,12 +82,15 @@ fn what_happened_meanwhile_is_made_up_for() {
 /// Killed after so many notifications of its work, while the API goes on telling of changes.
 #[test]
 fn killed_at_any_moment() {
-    let mut stage = Stage::without_agent(150);
+    let mut stage = Stage::without_agent(100);
     let mut listener = stage.listen();
     let mut next = 1;
     stage.cluster.start_agent(0, NO_AUDIT).unwrap();
-    for (round, moment) in [0, 1, 300, 5, 10, 20, 30, 40, 50, 60, 70, 1].into_iter().enumerate() {
-        // Ten peers go and ten others come: eighty objects.
+    for (round, moment) in [0, 1, 300, 5, 10, 20, 30, 40, 50, 60, 70, 1]
+        .into_iter()
+        .enumerate()
+    {
+        // Ten peers go and ten others come: eighty objects at least.
         for number in next..next + 10 {
             stage.remove_peer(number);
             stage.add_peer(number + 100);
@@ -112,11 +136,18 @@ fn a_second_agent_on_a_node_says_so_and_ends() {
     let mut listener = stage.listen();
     let mut second = Agent::start(&stage.cluster.nodes()[0].node, stage.cluster.kubeconfig(), &[]).unwrap();
     assert_eq!(second.wait_exit(wait::LONG).unwrap().code(), Some(3));
-    let told = format!("another routelet agent already runs in this network namespace (process {})", before.0);
-    assert!(second.log().iter().any(|line| line.contains(&told)), "{:#?}", second.log());
+    let told = format!(
+        "another routelet agent already runs in this network namespace (process {})",
+        before.0
+    );
+    second.wait_log(&told, wait::LONG).unwrap();
     assert!(stage.agent().is_running());
     assert_eq!(listener.heard(), []);
     stage.wait_noticed();
-    assert_eq!(stage.sum("routelet_operations_total"), before.1 + 1, "one for the blackhole route");
+    assert_eq!(
+        stage.sum("routelet_operations_total"),
+        before.1 + 1,
+        "one for the blackhole route"
+    );
     stage.assert_right("a second agent was started");
 }

@@ -19,9 +19,14 @@ fn a_setting_that_the_kernel_tells_of_is_set_back_at_once() {
         (Sysctl::link(SysctlName::Ipv4RpFilter, veth), 0),
         (Sysctl::link(SysctlName::Ipv4RpFilter, veth), 2),
     ] {
-        stage.repaired(Kind::Sysctl, "changed", &format!("{sysctl} became {wrong}"), |stage| {
-            set(stage, sysctl, wrong);
-        });
+        stage.repaired(
+            Kind::Sysctl,
+            "changed",
+            &format!("{sysctl} became {wrong}"),
+            |stage| {
+                set(stage, sysctl, wrong);
+            },
+        );
     }
     stage.wait_noticed();
     stage.assert_right("the settings had been changed");
@@ -33,7 +38,9 @@ fn a_setting_that_the_kernel_does_not_tell_of_is_set_back_by_the_audit() {
     stage.add_pod("web", 2);
     stage.wait_right("the pod was added");
     let delay = Sysctl::link(SysctlName::Ipv4ProxyDelay, stage.veth("web"));
-    stage.repaired(Kind::Sysctl, "changed", "proxy_delay was changed", |stage| set(stage, delay, 80));
+    stage.repaired(Kind::Sysctl, "changed", "proxy_delay was changed", |stage| {
+        set(stage, delay, 80)
+    });
 }
 
 /// Of other links and other settings, the agent lets everyone do what they like.
@@ -54,12 +61,22 @@ fn other_settings_stay() {
     }
     stage.wait_noticed();
     for sysctl in others {
-        let text = stage.netns().run(|| fs::read_to_string(format!("/proc/sys/{sysctl}")).unwrap()).unwrap();
+        let text = stage
+            .netns()
+            .run(|| fs::read_to_string(format!("/proc/sys/{sysctl}")).unwrap())
+            .unwrap();
         assert_eq!(text.trim(), "1", "{sysctl}");
     }
-    assert_eq!(stage.sum("routelet_operations_total"), operations + 1, "one for the blackhole route");
+    assert_eq!(
+        stage.sum("routelet_operations_total"),
+        operations + 1,
+        "one for the blackhole route"
+    );
 }
 
 fn set(stage: &Stage, sysctl: Sysctl, value: u32) {
-    stage.netns().run(|| fs::write(format!("/proc/sys/{sysctl}"), value.to_string()).unwrap()).unwrap();
+    stage
+        .netns()
+        .run(|| fs::write(format!("/proc/sys/{sysctl}"), value.to_string()).unwrap())
+        .unwrap();
 }

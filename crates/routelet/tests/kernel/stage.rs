@@ -38,7 +38,12 @@ impl Stage {
     pub(crate) fn without_agent(peers: u8) -> Self {
         let mut cluster = Cluster::new(Backend::from_env().unwrap()).unwrap();
         cluster.add_node().unwrap();
-        let mut stage = Self { cluster, nexthop_objects: true, peers: BTreeSet::new(), pods: BTreeMap::new() };
+        let mut stage = Self {
+            cluster,
+            nexthop_objects: true,
+            peers: BTreeSet::new(),
+            pods: BTreeMap::new(),
+        };
         (1..=peers).for_each(|number| stage.add_peer(number));
         stage
     }
@@ -117,20 +122,53 @@ impl Stage {
         let node = &self.cluster.nodes()[0];
         let (device, local) = (DEVICE.parse().unwrap(), node.node.address(Family::V4));
         let mut wanted = Tables::from([
-            (Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)), Object::Sysctl(1)),
-            (Key::Link(device), Object::Link(Box::new(vxlan(node.node.name(), local)))),
-            (Key::Address { link: device, address: host_prefix(node.subnet.addr()) }, Object::Address),
+            (
+                Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)),
+                Object::Sysctl(1),
+            ),
+            (
+                Key::Link(device),
+                Object::Link(Box::new(vxlan(node.node.name(), local))),
+            ),
+            (
+                Key::Address {
+                    link: device,
+                    address: host_prefix(node.subnet.addr()),
+                },
+                Object::Address,
+            ),
             (Key::route(node.subnet), Object::Route(RouteTarget::Blackhole)),
         ]);
         for number in &self.peers {
-            let (gateway, mac) = (peer_subnet(*number).addr(), vtep_mac(&peer_name(*number), Family::V4));
+            let (gateway, mac) = (
+                peer_subnet(*number).addr(),
+                vtep_mac(&peer_name(*number), Family::V4),
+            );
             wanted.insert(Key::Fdb { link: device, mac }, Object::Fdb(peer_address(*number)));
-            wanted.insert(Key::Neighbour { link: device, address: gateway }, Object::Neighbour(mac));
+            wanted.insert(
+                Key::Neighbour {
+                    link: device,
+                    address: gateway,
+                },
+                Object::Neighbour(mac),
+            );
             let target = if self.nexthop_objects {
-                wanted.insert(Key::Nexthop { link: device, gateway }, Object::Nexthop);
-                RouteTarget::Nexthop { link: device, gateway }
+                wanted.insert(
+                    Key::Nexthop {
+                        link: device,
+                        gateway,
+                    },
+                    Object::Nexthop,
+                );
+                RouteTarget::Nexthop {
+                    link: device,
+                    gateway,
+                }
             } else {
-                RouteTarget::Gateway { link: device, gateway }
+                RouteTarget::Gateway {
+                    link: device,
+                    gateway,
+                }
             };
             wanted.insert(Key::route(peer_subnet(*number)), Object::Route(target));
         }
@@ -141,7 +179,10 @@ impl Stage {
                 wanted.insert(Key::Sysctl(Sysctl::link(name, link)), Object::Sysctl(value));
             }
             for address in pod.addresses() {
-                wanted.insert(Key::route(host_prefix(*address)), Object::Route(RouteTarget::Link(link)));
+                wanted.insert(
+                    Key::route(host_prefix(*address)),
+                    Object::Route(RouteTarget::Link(link)),
+                );
             }
         }
         wanted
@@ -155,12 +196,17 @@ impl Stage {
     /// Waits until the kernel has what it should have and the agent says so as well.
     pub(crate) fn wait_right(&mut self, after: &str) {
         let wanted = self.wanted();
-        let right = wait::until(wait::LONG, &format!("the kernel to be right after {after}"), || {
-            self.kernel() == wanted && self.sum("routelet_objects_out_of_sync") == 0
-        });
+        let right = wait::until(
+            wait::LONG,
+            &format!("the kernel to be right after {after}"),
+            || self.kernel() == wanted && self.sum("routelet_objects_out_of_sync") == 0,
+        );
         if right.is_err() {
             self.assert_right(after);
-            panic!("the agent thinks that something is out of sync after {after}:\n{}", self.agent().metrics().unwrap());
+            panic!(
+                "the agent thinks that something is out of sync after {after}:\n{}",
+                self.agent().metrics().unwrap()
+            );
         }
     }
 
@@ -169,10 +215,15 @@ impl Stage {
         let (wanted, actual) = (self.wanted(), self.kernel());
         let only = |one: &Tables, other: &Tables| -> Vec<String> {
             let differing = one.iter().filter(|(key, object)| other.get(key) != Some(object));
-            differing.map(|(key, object)| format!("{key}: {object}")).collect()
+            differing
+                .map(|(key, object)| format!("{key}: {object}"))
+                .collect()
         };
         let (lacks, has) = (only(&wanted, &actual), only(&actual, &wanted));
-        assert!(lacks.is_empty() && has.is_empty(), "after {after} the kernel lacks {lacks:#?} and has {has:#?}");
+        assert!(
+            lacks.is_empty() && has.is_empty(),
+            "after {after} the kernel lacks {lacks:#?} and has {has:#?}"
+        );
     }
 
     /// The sum of the agent's metrics of this name, or of the one series where labels are given; 0 for none.
@@ -180,14 +231,17 @@ impl Stage {
         let text = self.agent().metrics().unwrap();
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            rest.starts_with(['{', ' ']).then(|| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            rest.starts_with(['{', ' '])
+                .then(|| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
         });
         values.sum()
     }
 
     /// How many repairs the agent has counted.
     pub(crate) fn repairs(&mut self, kind: Kind, cause: &str) -> u64 {
-        self.sum(&format!("routelet_repairs_total{{kind=\"{kind}\",cause=\"{cause}\"}}"))
+        self.sum(&format!(
+            "routelet_repairs_total{{kind=\"{kind}\",cause=\"{cause}\"}}"
+        ))
     }
 
     /// Runs `meddling`, and waits until the agent has counted a repair for it and the kernel is right again.
@@ -248,15 +302,27 @@ impl Listener {
 }
 
 pub(crate) fn create(key: Key, object: Object) -> Operation {
-    Operation { verb: Verb::Create, key, object }
+    Operation {
+        verb: Verb::Create,
+        key,
+        object,
+    }
 }
 
 pub(crate) fn replace(key: Key, object: Object) -> Operation {
-    Operation { verb: Verb::Replace, key, object }
+    Operation {
+        verb: Verb::Replace,
+        key,
+        object,
+    }
 }
 
 pub(crate) fn delete(key: Key, object: Object) -> Operation {
-    Operation { verb: Verb::Delete, key, object }
+    Operation {
+        verb: Verb::Delete,
+        key,
+        object,
+    }
 }
 
 /// The settings of a host veth whose pod has an IPv4 address.
@@ -268,7 +334,9 @@ pub(crate) const POD_SYSCTLS: [(SysctlName, u32); 4] = [
 ];
 
 pub(crate) fn peer(number: u8) -> objects::NodeBuilder {
-    objects::node(peer_name(number)).pod_cidrs([peer_subnet(number)]).internal_ip(peer_address(number))
+    objects::node(peer_name(number))
+        .pod_cidrs([peer_subnet(number)])
+        .internal_ip(peer_address(number))
 }
 
 pub(crate) fn peer_name(number: u8) -> String {
@@ -288,7 +356,13 @@ pub(crate) fn peer_address(number: u8) -> IpAddr {
 pub(crate) fn vxlan(node: &str, local: IpAddr) -> Link {
     let parent = Some("eth0".parse().unwrap());
     Link {
-        kind: LinkKind::Vxlan(Vxlan { vni: 4096, port: 4789, local, parent, learning: false }),
+        kind: LinkKind::Vxlan(Vxlan {
+            vni: 4096,
+            port: 4789,
+            local,
+            parent,
+            learning: false,
+        }),
         mac: Some(vtep_mac(node, Family::V4)),
         mtu: Some(1450),
         up: true,
@@ -297,7 +371,13 @@ pub(crate) fn vxlan(node: &str, local: IpAddr) -> Link {
 }
 
 fn host_veth() -> Link {
-    Link { kind: LinkKind::Veth, mac: Some(HOST_VETH_MAC), mtu: Some(1450), up: true, index: 0 }
+    Link {
+        kind: LinkKind::Veth,
+        mac: Some(HOST_VETH_MAC),
+        mtu: Some(1450),
+        up: true,
+        index: 0,
+    }
 }
 
 fn config(protocol: u8) -> Config {
@@ -310,7 +390,9 @@ fn config(protocol: u8) -> Config {
 }
 
 fn in_kernel<T: Send>(netns: &Netns, protocol: u8, work: impl FnOnce(&mut Kernel) -> T + Send) -> T {
-    netns.run(|| work(&mut Kernel::open(config(protocol)).unwrap())).unwrap()
+    netns
+        .run(|| work(&mut Kernel::open(config(protocol)).unwrap()))
+        .unwrap()
 }
 
 fn tables_of(netns: &Netns) -> Tables {
