@@ -291,15 +291,18 @@ fn kubeconfig(address: SocketAddr, ca: &Path, token: &str) -> String {
 async fn apply(client: &Client, object: &Value) -> Result<()> {
     let path = path_of(object)?;
     let query = "?fieldManager=routelet-lab&force=true";
+    // Apart: applying takes a Node's addresses for a map by type, in which one of each family would not go.
+    let mut rest = object.clone();
+    let status = rest.as_object_mut().and_then(|fields| fields.remove("status"));
     send(
         client,
         "PATCH",
         &format!("{path}{query}"),
         "application/apply-patch+yaml",
-        Some(object),
+        Some(&rest),
     )
     .await?;
-    if let Some(status) = object.get("status") {
+    if let Some(status) = status {
         let patch = json!({ "status": status });
         send(
             client,
