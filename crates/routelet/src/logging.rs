@@ -30,7 +30,7 @@ pub(crate) struct LogFilter(Targets);
 const OWN: &str = "routelet";
 
 /// Libraries whose trouble the agent tells itself, in its own words and once, and the level they keep.
-const QUIET: [(&str, LevelFilter); 3] = [
+const QUIET: [(&str, LevelFilter); 2] = [
     // Each failed request and each failed watch is told by the watcher.
     ("kube_client", LevelFilter::OFF),
     // Warns at every dump of links that have an attribute it doesn't know.
