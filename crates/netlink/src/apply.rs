@@ -9,7 +9,7 @@ use routelet_model::{IfName, Key, Kind, Link, LinkKind, Object, RouteTarget};
 
 use crate::nexthop::NexthopMessage;
 use crate::route::Hop;
-use crate::{Error, Kernel, address, link, neighbour, route, sysctl};
+use crate::{Error, Kernel, address, link, neighbour, onlink, route, sysctl};
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
@@ -29,7 +29,8 @@ pub struct Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// Make it, where nothing stands. A route, nexthop or link that is there already is a failure
-    /// ([`Error::is_already_exists`]); an address, neighbour, FDB entry or sysctl is as it shall be afterwards.
+    /// ([`Error::is_already_exists`]), as is an IPv6 address that is there with another prefix length; an address,
+    /// neighbour, FDB entry or sysctl is else as it shall be afterwards.
     Create,
     /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
     Replace,
@@ -69,7 +70,7 @@ impl Kernel {
     }
 
     /// Puts an operation into the batch, or does at once what cannot wait or has no message.
-    fn carry_out(
+    pub(crate) fn carry_out(
         &mut self,
         index: usize,
         operation: &Operation,
@@ -240,7 +241,7 @@ impl Kernel {
     /// Sends the batch and sorts out what became of it.
     fn flush(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
         let view = &mut self.view;
-        let mut ids_in_use = Vec::new();
+        let (mut ids_in_use, mut again, mut there) = (Vec::new(), Vec::new(), Vec::new());
         self.requests.send_batch(&mut self.batch, &mut |index, error| {
             let operation = &operations[index];
             if error.errno() == Some(libc::ENODEV)
@@ -259,7 +260,14 @@ impl Kernel {
                     return;
                 }
             }
-            if !is_success(operation, &error) {
+            if onlink::is_worth_it(operation, &error) {
+                again.push((index, error));
+            } else if operation.verb == Verb::Create
+                && operation.key.kind() == Kind::Address
+                && error.is_already_exists()
+            {
+                there.push((index, error));
+            } else if !is_success(operation, &error) {
                 failures.push(Failure { index, error });
             }
         });
@@ -270,14 +278,32 @@ impl Kernel {
                 failures.push(Failure { index, error });
             }
         }
+        for (index, error) in there {
+            // In IPv6 also one with another prefix length is in the way.
+            let key = operations[index].key;
+            let mut is_there = false;
+            let dumped = self.dump(Kind::Address, key.link(), &mut |seen, _| is_there |= seen == key);
+            if dumped.is_err() || !is_there {
+                failures.push(Failure { index, error });
+            }
+        }
+        for (index, refused) in again {
+            if let Err(error) = self.try_again(index, operations, refused) {
+                if let Key::Nexthop { link, gateway } = operations[index].key
+                    && let Some(id) = self.view.nexthops.id(link, gateway)
+                {
+                    self.view.nexthops.forget(id);
+                }
+                failures.push(Failure { index, error });
+            }
+        }
     }
 }
 
 /// Whether the error says that the kernel is as it shall be.
 fn is_success(operation: &Operation, error: &Error) -> bool {
     match operation.verb {
-        Verb::Create => operation.key.kind() == Kind::Address && error.is_already_exists(),
-        Verb::Replace => false,
+        Verb::Create | Verb::Replace => false,
         Verb::Delete => match (error, error.errno()) {
             (Error::NoSuchLink(_) | Error::NoSuchNexthop { .. }, _) => true,
             (_, Some(libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV)) => true,

@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
+use ipnet::IpNet;
 use routelet_model::{Family, Key, Kind, Link, LinkKind, Object, RouteTarget, Sysctl, SysctlName};
+use routelet_netlink::setup::RouteSpec;
 use routelet_netlink::{Error, Kernel, Setup, Verb};
 
 /// What the kernel holds is what was written: nothing more, nothing less, nothing different.
@@ -144,9 +146,7 @@ fn a_foreign_route_of_another_metric_is_left_alone() {
     in_netns(|| {
         let mut setup = make_links();
         let mut kernel = open();
-        let other = routelet_netlink::setup::RouteSpec::to_link(net("10.0.0.7/32"), POD)
-            .protocol(4)
-            .metric(50);
+        let other = RouteSpec::to_link(net("10.0.0.7/32"), POD).protocol(4).metric(50);
         setup.add_route(other).unwrap();
         let pod = (
             Key::route(net("10.0.0.7/32")),
@@ -230,6 +230,68 @@ fn two_that_want_the_same_nexthop_share_it() {
             &mut kernel,
             &[objects[0].clone(), objects[4].clone(), objects[5].clone()],
         );
+    });
+}
+
+#[test]
+fn a_gateway_may_be_reached_otherwise_so_far() {
+    in_netns(|| {
+        let mut setup = make_links();
+        let mut kernel = open();
+        for family in Family::ALL {
+            let objects = objects(family);
+            let (device, nexthop, route) = (&objects[0], &objects[4], &objects[5]);
+            all(&mut kernel, Verb::Create, std::slice::from_ref(device));
+            let (destination, wide, direct) = match family {
+                Family::V4 => ("10.0.1.0/24", "10.0.0.0/8", "192.0.2.9"),
+                Family::V6 => ("fd00:1::/64", "fd00::/16", "2001:db8::9"),
+            };
+            let over_underlay = |net| RouteSpec::via(net, ip(direct), Some("eth0"));
+            setup.add_route(over_underlay(net(wide))).unwrap();
+            setup.add_route(over_underlay(net(destination))).unwrap();
+            // IPv6 refuses the nexthop as long as the routes that are there lead to it over eth0.
+            let operations = [operation(Verb::Create, nexthop), operation(Verb::Replace, route)];
+            assert!(apply(&mut kernel, &operations).is_empty());
+            let Object::Route(RouteTarget::Nexthop { link, gateway }) = route.1 else {
+                panic!("{route:?}")
+            };
+            let plain = (route.0, Object::Route(RouteTarget::Gateway { link, gateway }));
+            setup.replace_route(over_underlay(net(destination))).unwrap();
+            let failures = apply(&mut kernel, &[operation(Verb::Create, &plain)]);
+            assert!(failures[0].error.is_already_exists(), "{}", failures[0].error);
+            all(&mut kernel, Verb::Replace, std::slice::from_ref(&plain));
+            assert_eq!(
+                dump(&mut kernel, Kind::Route, Some(link)),
+                [plain].into(),
+                "and nothing besides"
+            );
+        }
+    });
+}
+
+#[test]
+fn an_address_with_another_prefix_length_is_in_the_way_in_ipv6() {
+    in_netns(|| {
+        let mut setup = make_links();
+        let mut kernel = open();
+        for (family, expected) in [(Family::V4, 0), (Family::V6, 1)] {
+            let objects = objects(family);
+            all(&mut kernel, Verb::Create, &objects[..1]);
+            let (key, link) = (objects[1].0, device(family));
+            let Key::Address { address, .. } = key else {
+                panic!("{key}")
+            };
+            let wide = IpNet::new(address.addr(), address.prefix_len() - 8).unwrap();
+            setup.add_address(link.as_str(), wide).unwrap();
+            let create = [operation(Verb::Create, &objects[1])];
+            assert_eq!(apply(&mut kernel, &create).len(), expected);
+            setup.delete_address(link.as_str(), wide).unwrap();
+            assert!(apply(&mut kernel, &create).is_empty());
+            assert!(
+                apply(&mut kernel, &create).is_empty(),
+                "that it is there already is no failure"
+            );
+        }
     });
 }
 
