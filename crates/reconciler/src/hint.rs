@@ -25,9 +25,14 @@ impl<K: Kernel> Reconciler<K> {
                     }
                 }
                 Hint::Gone(key) => {
-                    if matches!(key, Key::Nexthop { .. }) {
+                    match key {
                         // The kernel takes the routes through it away and does not tell of them.
-                        self.gone.insert(key);
+                        Key::Nexthop { .. } => _ = self.gone.insert(key),
+                        // With a link's last IPv4 address, the IPv4 routes by a gateway on it go without a word.
+                        Key::Address { link, address } if address.addr().is_ipv4() => {
+                            self.suspects.insert(link);
+                        }
+                        _ => {}
                     }
                     self.lose(key);
                 }
