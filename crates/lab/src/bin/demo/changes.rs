@@ -1,6 +1,7 @@
 //! A node joins and a node leaves, while all else runs.
 
 use anyhow::{Result, ensure};
+use routelet_model::Object;
 
 use crate::observer::State;
 use crate::pings;
@@ -36,7 +37,9 @@ fn join(screen: &mut Screen, world: &mut World) -> Result<usize> {
     let ((), timing) = world.observer.time_until_seen(&expected, || api.apply(&object))?;
     let name = world.cluster.nodes()[index].node.name();
     let after = micros(timing.total);
-    screen.say(&format!("Node {name} written to the API; {after} later, node-1's kernel has told of"))?;
+    screen.say(&format!(
+        "Node {name} written to the API; {after} later, node-1's kernel has told of"
+    ))?;
     list(screen, &expected)?;
     Ok(index)
 }
@@ -47,19 +50,31 @@ fn leave(screen: &mut Screen, world: &mut World) -> Result<()> {
     world.ensure_present(&unwanted)?;
     let object = world.cluster.node_object(LEAVING).build();
     let api = world.cluster.api();
-    let ((), timing) = world.observer.time_until_gone(&unwanted, || api.delete(&object))?;
+    let ((), timing) = world
+        .observer
+        .time_until_gone(&unwanted, || api.delete(&object))?;
     let name = world.cluster.nodes()[LEAVING].node.name();
     let after = micros(timing.total);
-    screen.say(&format!("Node {name} deleted from the API; {after} later, gone from node-1's kernel are"))?;
+    screen.say(&format!(
+        "Node {name} deleted from the API; {after} later, gone from node-1's kernel are"
+    ))?;
     list(screen, &unwanted)?;
     let state = world.observer.state()?;
     let stale = unwanted.keys().find(|key| state.contains_key(key));
     ensure!(stale.is_none(), "still there: {stale:?}");
     let status = world.cluster.node(LEAVING).agent()?.stop()?;
     ensure!(status.success(), "the agent of the node that left: {status}");
-    Ok(())
+    screen.say(&format!(
+        "Its agent was asked to end (SIGTERM), and did: {status}"
+    ))
 }
 
 fn list(screen: &mut Screen, objects: &State) -> Result<()> {
-    objects.iter().try_for_each(|(key, object)| screen.say(&format!("  {key}  {object}")))
+    for (key, object) in objects {
+        match object {
+            Object::Nexthop => screen.say(&format!("  {key}"))?,
+            _ => screen.say(&format!("  {key} {object}"))?,
+        }
+    }
+    screen.say("")
 }

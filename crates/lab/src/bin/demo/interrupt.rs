@@ -30,7 +30,10 @@ impl Interrupt {
             .name("signals".to_owned())
             .spawn(move || ready.send(listen(&flag, &tell, &ready)))
             .context("starting a thread")?;
-        listening.recv().context("listening for signals")?.context("listening for signals")?;
+        listening
+            .recv()
+            .context("listening for signals")?
+            .context("listening for signals")?;
         Ok(Self { happened, told })
     }
 
@@ -55,7 +58,9 @@ impl Interrupt {
 
 /// Returns only where it cannot listen.
 fn listen(happened: &AtomicBool, tell: &Sender<()>, ready: &Sender<Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

@@ -15,7 +15,10 @@ pub(crate) fn until_interrupted(
 ) -> Result<()> {
     // In a user namespace the caller has rights only once he has entered it.
     let user = match rootless {
-        true => format!(" --user=/proc/{}/ns/user --preserve-credentials", std::process::id()),
+        true => format!(
+            " --user=/proc/{}/ns/user --preserve-credentials",
+            std::process::id()
+        ),
         false => String::new(),
     };
     let enter = |netns: &Netns| format!("nsenter{user} --net={}", netns.path().display());
@@ -33,7 +36,11 @@ pub(crate) fn until_interrupted(
     screen.table(["node, pod", "command"], &rows)?;
     let first = enter(world.cluster.nodes()[0].node.netns());
     screen.line("\nFor one:\n")?;
-    for command in ["ip route", "ip link set vxlan.calico down", "curl -s http://127.0.0.1:9099/metrics"] {
+    for command in [
+        "ip route",
+        "ip link set vxlan.calico down",
+        "curl -s http://127.0.0.1:9099/metrics",
+    ] {
         screen.say(&format!("{first} {command}"))?;
     }
     interrupt.wait()?;

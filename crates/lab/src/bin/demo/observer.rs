@@ -58,8 +58,14 @@ pub(crate) fn depends_on(link: IfName, key: &Key, object: &Object) -> bool {
 impl Observer {
     /// Listens from now on.
     pub(crate) fn open(netns: &Netns) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { kernel: kernel(netns)?, hints: Vec::new(), runtime })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            kernel: kernel(netns)?,
+            hints: Vec::new(),
+            runtime,
+        })
     }
 
     /// Whether the kernel has nexthop objects.
@@ -73,7 +79,9 @@ impl Observer {
         self.hints.clear();
         let mut state = State::new();
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Sysctl) {
-            self.kernel.dump(kind, None, &mut |key, object| _ = state.insert(key, comparable(object)))?;
+            self.kernel.dump(kind, None, &mut |key, object| {
+                _ = state.insert(key, comparable(object))
+            })?;
         }
         Ok(state)
     }
@@ -94,10 +102,16 @@ impl Observer {
                     }
                 }
                 Hint::Gone(key) => {
-                    missing.extend(expected.get_key_value(key).map(|(key, object)| (*key, object.clone())));
+                    missing.extend(
+                        expected
+                            .get_key_value(key)
+                            .map(|(key, object)| (*key, object.clone())),
+                    );
                 }
                 Hint::LinkGone(link) => {
-                    let lost = expected.iter().filter(|(key, object)| depends_on(*link, key, object));
+                    let lost = expected
+                        .iter()
+                        .filter(|(key, object)| depends_on(*link, key, object));
                     missing.extend(lost.map(|(key, object)| (*key, object.clone())));
                 }
                 Hint::HostChanged | Hint::Lost => {}
@@ -137,9 +151,16 @@ impl Observer {
                 work().map(|result| (result, begin, begin.elapsed()))
             });
             let heard = self.listen(&mut take_in);
-            let (result, begin, work) =
-                worker.join().map_err(|_| anyhow!("the thread that does the damage panicked"))??;
-            Ok((result, Timing { work, total: heard?.duration_since(begin) }))
+            let (result, begin, work) = worker
+                .join()
+                .map_err(|_| anyhow!("the thread that does the damage panicked"))??;
+            Ok((
+                result,
+                Timing {
+                    work,
+                    total: heard?.duration_since(begin),
+                },
+            ))
         })
     }
 
@@ -148,12 +169,15 @@ impl Observer {
         let deadline = Instant::now() + wait::LONG;
         let mut awaited = None;
         loop {
-            let ready = async {
-                tokio::time::timeout_at(deadline.into(), self.kernel.ready()).await
-            };
+            let ready = async { tokio::time::timeout_at(deadline.into(), self.kernel.ready()).await };
             let in_time = self.runtime.block_on(ready).is_ok();
             let what = || awaited.map_or_else(|| "of anything".to_owned(), |key: Key| format!("of {key}"));
-            ensure!(in_time, "the kernel has not told {} within {:?}", what(), wait::LONG);
+            ensure!(
+                in_time,
+                "the kernel has not told {} within {:?}",
+                what(),
+                wait::LONG
+            );
             self.kernel.drain(&mut self.hints);
             let heard = Instant::now();
             for hint in self.hints.drain(..) {
@@ -174,7 +198,12 @@ impl Observer {
                 .iter()
                 .find(|(key, object)| expected.get(key) != Some(object))
                 .map(|(key, object)| format!("{key} is {object}"))
-                .or_else(|| expected.keys().find(|key| !state.contains_key(key)).map(|key| format!("no {key}")));
+                .or_else(|| {
+                    expected
+                        .keys()
+                        .find(|key| !state.contains_key(key))
+                        .map(|key| format!("no {key}"))
+                });
             different.map_or(Ok(()), |text| Err(anyhow!(text)))
         })
         .context("the repair is not complete")

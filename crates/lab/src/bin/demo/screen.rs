@@ -17,7 +17,11 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        Self { bold: io::stdout().is_terminal(), step: 0, title: String::new() }
+        Self {
+            bold: io::stdout().is_terminal(),
+            step: 0,
+            title: String::new(),
+        }
     }
 
     /// Begins a step.
@@ -25,22 +29,26 @@ impl Screen {
         self.step += 1;
         title.clone_into(&mut self.title);
         let line = format!("{}. {title}", self.step);
-        let line = if self.bold { format!("\x1b[1m{line}\x1b[0m") } else { line };
+        let line = if self.bold {
+            format!("\x1b[1m{line}\x1b[0m")
+        } else {
+            line
+        };
         self.line(&format!("{}{line}\n", if self.step > 1 { "\n" } else { "" }))
     }
 
     /// Writes a line as it is.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).context("writing to the standard output")
+        writeln!(out, "{text}")
+            .and_then(|()| out.flush())
+            .context("writing to the standard output")
     }
 
     /// Writes lines that belong to the step.
     pub(crate) fn say(&mut self, text: &str) -> Result<()> {
-        if text.is_empty() {
-            return self.line("");
-        }
-        text.lines().try_for_each(|line| self.line(format!("{INDENT}{line}").trim_end()))
+        text.split('\n')
+            .try_for_each(|line| self.line(format!("{INDENT}{line}").trim_end()))
     }
 
     /// Writes a table, its columns as wide as their widest cell. A heading that begins with `>` stands, with its
@@ -49,15 +57,22 @@ impl Screen {
         let right = headings.map(|heading| heading.starts_with('>'));
         let headings = headings.map(|heading| heading.trim_start_matches('>').to_owned());
         let width = |column: usize| {
-            let cells = rows.iter().chain([&headings]).map(|row| row[column].chars().count());
+            let cells = rows
+                .iter()
+                .chain([&headings])
+                .map(|row| row[column].chars().count());
             cells.max().unwrap_or_default()
         };
         let widths: [usize; N] = std::array::from_fn(width);
         for row in [&headings].into_iter().chain(rows) {
-            let cells = row.iter().zip(widths).zip(right).map(|((cell, width), right)| match right {
-                true => format!("{cell:>width$}"),
-                false => format!("{cell:<width$}"),
-            });
+            let cells = row
+                .iter()
+                .zip(widths)
+                .zip(right)
+                .map(|((cell, width), right)| match right {
+                    true => format!("{cell:>width$}"),
+                    false => format!("{cell:<width$}"),
+                });
             let line = cells.collect::<Vec<_>>().join("  ");
             self.say(line.trim_end())?;
         }
@@ -100,7 +115,12 @@ mod tests {
 
     #[test]
     fn digits_in_groups() {
-        for (time, text) in [(7, "7 µs"), (310, "310 µs"), (4310, "4,310 µs"), (1_234_567, "1,234,567 µs")] {
+        for (time, text) in [
+            (7, "7 µs"),
+            (310, "310 µs"),
+            (4310, "4,310 µs"),
+            (1_234_567, "1,234,567 µs"),
+        ] {
             assert_eq!(micros(Duration::from_micros(time)), text);
         }
     }

@@ -24,7 +24,10 @@ pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
     screen.say("Links (ip -d link)")?;
     let rows = view.links.iter().map(|row| {
         let addresses = view.addresses.iter().filter(|address| address.link == row.name);
-        let addresses = addresses.map(|row| row.address).filter(is_v4).map(|address| address.to_string());
+        let addresses = addresses
+            .map(|row| row.address)
+            .filter(is_v4)
+            .map(|address| address.to_string());
         let mac = row.mac.map(|mac| mac.to_string()).unwrap_or_default();
         let device = match state.get(&Key::Link(row.name)) {
             Some(Object::Link(link)) => match &link.kind {
@@ -36,40 +39,75 @@ pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
         let kind = device.map_or_else(|| row.kind.clone(), vxlan);
         let up = if row.up { "up" } else { "down" };
         let addresses = addresses.collect::<Vec<_>>().join(" ");
-        [row.name.to_string(), up.to_owned(), row.mtu.to_string(), mac, addresses, kind]
-    });
-    screen.table(["name", "state", ">mtu", "address", "inet", "kind"], &rows.collect::<Vec<_>>())?;
-
-    screen.say("\nRoutes (ip route)")?;
-    let rows = view.routes.iter().filter(|row| is_v4(&row.destination)).map(|row| {
         [
-            destination(row),
-            row.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-            name(row.link),
-            row.nexthop.map(|id| id.to_string()).unwrap_or_default(),
-            protocol(row.protocol),
+            row.name.to_string(),
+            up.to_owned(),
+            row.mtu.to_string(),
+            mac,
+            addresses,
+            kind,
         ]
     });
-    screen.table(["destination", "via", "dev", "nexthop id", "proto"], &rows.collect::<Vec<_>>())?;
+    screen.table(
+        ["name", "state", ">mtu", "address", "inet", "kind"],
+        &rows.collect::<Vec<_>>(),
+    )?;
+
+    screen.say("\nRoutes (ip route)")?;
+    let rows = view
+        .routes
+        .iter()
+        .filter(|row| is_v4(&row.destination))
+        .map(|row| {
+            [
+                destination(row),
+                row.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+                name(row.link),
+                row.nexthop.map(|id| id.to_string()).unwrap_or_default(),
+                protocol(row.protocol),
+            ]
+        });
+    screen.table(
+        ["destination", "via", "dev", "nexthop id", "proto"],
+        &rows.collect::<Vec<_>>(),
+    )?;
 
     screen.say("\nNexthop objects (ip nexthop): one for each other node")?;
     let rows = view.nexthops.iter().map(|row| {
         let gateway = row.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
         let flags = if row.onlink { "onlink" } else { "" };
-        [row.id.to_string(), gateway, name(row.link), flags.to_owned(), protocol(row.protocol)]
+        [
+            row.id.to_string(),
+            gateway,
+            name(row.link),
+            flags.to_owned(),
+            protocol(row.protocol),
+        ]
     });
     screen.table(["id", "via", "dev", "flags", "proto"], &sorted(rows))?;
 
-    screen.say(&format!("\nNeighbours (ip neigh show dev {VXLAN}): tunnel address to VTEP MAC"))?;
+    screen.say(&format!(
+        "\nNeighbours (ip neigh show dev {VXLAN}): tunnel address to VTEP MAC"
+    ))?;
     let on_vxlan = |link: IfName| link.as_str() == VXLAN;
-    let neighbours = view.neighbours.iter().filter(|row| on_vxlan(row.link) && Family::of(row.address) == Family::V4);
+    let neighbours = view
+        .neighbours
+        .iter()
+        .filter(|row| on_vxlan(row.link) && Family::of(row.address) == Family::V4);
     let rows = neighbours.map(|row| {
         let mac = row.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        [row.address.to_string(), mac, state_name(row.state).to_owned(), protocol(row.protocol)]
+        [
+            row.address.to_string(),
+            mac,
+            state_name(row.state).to_owned(),
+            protocol(row.protocol),
+        ]
     });
     screen.table(["address", "lladdr", "state", "proto"], &sorted(rows))?;
 
-    screen.say(&format!("\nFDB (bridge fdb show dev {VXLAN}): VTEP MAC to the node's address"))?;
+    screen.say(&format!(
+        "\nFDB (bridge fdb show dev {VXLAN}): VTEP MAC to the node's address"
+    ))?;
     let rows = view.fdb.iter().filter(|row| on_vxlan(row.link)).map(|row| {
         let remote = row.remote.as_ref().map(IpAddr::to_string).unwrap_or_default();
         [row.mac.to_string(), remote, state_name(row.state).to_owned()]
@@ -99,7 +137,11 @@ fn destination(row: &RouteRow) -> String {
         length if length == net.max_prefix_len() => net.addr().to_string(),
         _ => net.to_string(),
     };
-    if row.blackhole { format!("blackhole {text}") } else { text }
+    if row.blackhole {
+        format!("blackhole {text}")
+    } else {
+        text
+    }
 }
 
 /// RTPROT_… of linux/rtnetlink.h, by the words of iproute2.
@@ -114,7 +156,13 @@ fn protocol(number: u8) -> String {
 
 /// What `ip -d link` says of a VXLAN device.
 fn vxlan(vxlan: &Vxlan) -> String {
-    let parent = vxlan.parent.map(|parent| format!(" dev {parent}")).unwrap_or_default();
+    let parent = vxlan
+        .parent
+        .map(|parent| format!(" dev {parent}"))
+        .unwrap_or_default();
     let learning = if vxlan.learning { "learning" } else { "nolearning" };
-    format!("vxlan id {} local {}{parent} dstport {} {learning}", vxlan.vni, vxlan.local, vxlan.port)
+    format!(
+        "vxlan id {} local {}{parent} dstport {} {learning}",
+        vxlan.vni, vxlan.local, vxlan.port
+    )
 }

@@ -49,12 +49,24 @@ pub(crate) fn network(screen: &mut Screen, backend: Backend) -> Result<World> {
         .map(|node| {
             let mac = vtep_mac(node.node.name(), Family::V4);
             let address = node.node.address(Family::V4);
-            [node.node.name().to_owned(), address.to_string(), node.subnet.to_string(), mac.to_string()]
+            [
+                node.node.name().to_owned(),
+                address.to_string(),
+                node.subnet.to_string(),
+                mac.to_string(),
+            ]
         })
         .collect();
-    screen.table(["node", "address", "pod subnet", "VTEP MAC, by the node's name"], &rows)?;
+    screen.table(
+        ["node", "address", "pod subnet", "VTEP MAC, by the node's name"],
+        &rows,
+    )?;
     let observer = Observer::open(cluster.nodes()[0].node.netns())?;
-    Ok(World { cluster, observer, pods: BTreeMap::new() })
+    Ok(World {
+        cluster,
+        observer,
+        pods: BTreeMap::new(),
+    })
 }
 
 /// Starts the agents.
@@ -77,7 +89,9 @@ pub(crate) fn pods(screen: &mut Screen, world: &mut World) -> Result<()> {
     }
     screen.table(["pod", "node", "address", "host veth", ">route after"], &rows)?;
     screen.say("")?;
-    screen.say("Route after: from writing the Pod to the API until node-1's kernel told a listener of the route")
+    screen.say(
+        "Route after: from writing the Pod to the API until node-1's kernel told a listener of the route",
+    )
 }
 
 impl World {
@@ -90,7 +104,10 @@ impl World {
         let agent = node.agent()?;
         agent.wait_ready(routelet_lab::wait::LONG)?;
         let took = begin.elapsed().as_secs_f64() * 1e3;
-        screen.say(&format!("{name}  pid {}, ready {took:.0} ms after its start", agent.pid()))
+        screen.say(&format!(
+            "{name}  pid {}, ready {took:.0} ms after its start",
+            agent.pid()
+        ))
     }
 
     /// Adds a pod; returns what to tell of it.
@@ -101,10 +118,15 @@ impl World {
         let pod = node.pod(&name, &[address])?;
         let row = [&name, node.name(), &address.to_string(), pod.host_veth().as_str()].map(str::to_owned);
         let object = self.cluster.pod_object(index, &name, host)?.build();
-        let Self { cluster, observer, .. } = self;
+        let Self {
+            cluster, observer, ..
+        } = self;
         let api = cluster.api();
         let after = if index == 0 {
-            let route = (Key::route(host_prefix(address)), Object::Route(RouteTarget::Link(pod.host_veth())));
+            let route = (
+                Key::route(host_prefix(address)),
+                Object::Route(RouteTarget::Link(pod.host_veth())),
+            );
             let ((), timing) = observer.time_until_seen(&State::from([route]), || api.apply(&object))?;
             micros(timing.total)
         } else {
@@ -118,7 +140,10 @@ impl World {
 
     /// A pod of a node.
     pub(crate) fn pod(&self, node: usize, pod: usize) -> Result<&Pod> {
-        self.pods.get(&node).and_then(|pods| pods.get(pod)).context("there is no such pod")
+        self.pods
+            .get(&node)
+            .and_then(|pods| pods.get(pod))
+            .context("there is no such pod")
     }
 
     /// What the first node's kernel has to hold of another node.
@@ -129,7 +154,13 @@ impl World {
         let gateway = tunnel_address(peer.subnet);
         let mut objects = State::from([
             (Key::Fdb { link, mac }, Object::Fdb(peer.node.address(Family::V4))),
-            (Key::Neighbour { link, address: gateway }, Object::Neighbour(mac)),
+            (
+                Key::Neighbour {
+                    link,
+                    address: gateway,
+                },
+                Object::Neighbour(mac),
+            ),
         ]);
         let target = if self.observer.has_nexthop_objects() {
             objects.insert(Key::Nexthop { link, gateway }, Object::Nexthop);
@@ -145,14 +176,21 @@ impl World {
     pub(crate) fn ensure_present(&mut self, expected: &State) -> Result<()> {
         let state = self.observer.state()?;
         for (key, object) in expected {
-            ensure!(state.get(key) == Some(object), "{key} should be {object}, and is {:?}", state.get(key));
+            ensure!(
+                state.get(key) == Some(object),
+                "{key} should be {object}, and is {:?}",
+                state.get(key)
+            );
         }
         Ok(())
     }
 
     /// The first node's route to a pod of its own.
     pub(crate) fn route_to_pod(&self, pod: usize) -> Result<(IpNet, Key)> {
-        let address = self.pod(0, pod)?.address(Family::V4).context("the pod has no IPv4 address")?;
+        let address = self
+            .pod(0, pod)?
+            .address(Family::V4)
+            .context("the pod has no IPv4 address")?;
         Ok((host_prefix(address), Key::route(host_prefix(address))))
     }
 
