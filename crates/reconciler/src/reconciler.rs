@@ -99,6 +99,8 @@ impl<K: Kernel> Reconciler<K> {
     pub fn allow_removal(&mut self) {
         if !self.may_remove {
             self.may_remove = true;
+            // What was found until now is left from an agent before this one: no one has added it since.
+            self.table.forgive_surplus();
             self.table.queue_all();
         }
     }

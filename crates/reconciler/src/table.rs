@@ -156,6 +156,13 @@ impl Table {
         }
     }
 
+    /// Forgets that someone added what is not wanted.
+    pub(crate) fn forgive_surplus(&mut self) {
+        for slot in self.slots.values_mut().filter(|slot| slot.wanted.is_none()) {
+            slot.drift = None;
+        }
+    }
+
     /// Queues every key whose sides differ.
     pub(crate) fn queue_all(&mut self) {
         for (key, slot) in &mut self.slots {

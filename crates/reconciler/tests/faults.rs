@@ -189,6 +189,7 @@ fn nothing_is_taken_away_before_it_is_allowed() {
     bench.settle();
     let left = bench.objects();
     assert!(!left.contains_key(&stale) && peer(1).iter().all(|(key, _)| !left.contains_key(key)));
+    assert_eq!(bench.report().repairs, [], "what is left from an earlier agent is no one's meddling");
     assert!(left.contains_key(&foreign), "what is not ours stays");
 }
 
