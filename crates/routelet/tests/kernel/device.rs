@@ -145,7 +145,10 @@ fn a_renamed_device_is_told() {
     stage.setup().rename(DEVICE, "vxlan9").unwrap();
     let refused = format!("object=link {DEVICE}");
     let line = stage.agent().wait_log(&refused, wait::LONG).unwrap();
-    assert!(line.contains("the kernel refused it") && line.contains("--vxlan-vni"), "{line}");
+    assert!(
+        line.contains("the kernel refused it") && line.contains("--vxlan-vni"),
+        "{line}"
+    );
     stage.setup().rename("vxlan9", DEVICE).unwrap();
     stage.wait_right("the device got its name back");
 }

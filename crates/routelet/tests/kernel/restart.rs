@@ -77,6 +77,11 @@ fn what_happened_meanwhile_is_made_up_for() {
     stage.agent().restart().unwrap();
     stage.cluster.wait_ready().unwrap();
     stage.wait_right("the agent was away");
+    assert_eq!(
+        stage.sum("routelet_repairs_total"),
+        0,
+        "who did what while no agent ran, no one knows"
+    );
 }
 
 /// Killed after so many notifications of its work, while the API goes on telling of changes.
@@ -86,7 +91,7 @@ fn killed_at_any_moment() {
     let mut listener = stage.listen();
     let mut next = 1;
     stage.cluster.start_agent(0, NO_AUDIT).unwrap();
-    for (round, moment) in [0, 1, 300, 5, 10, 20, 30, 40, 50, 60, 70, 1]
+    for (round, moment) in [300, 0, 1, 5, 10, 20, 30, 40, 50, 60, 70, 1]
         .into_iter()
         .enumerate()
     {
