@@ -172,7 +172,12 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Keys that the kernel refuses at present.
     pub fn troubles(&self) -> impl Iterator<Item = (&Key, &Trouble)> {
-        self.backoff.troubles()
+        self.backoff.troubles().filter(|(_, trouble)| trouble.told)
+    }
+
+    /// Whether the kernel's state is still to be read, for the first time or again.
+    pub fn is_in_doubt(&self) -> bool {
+        self.resync_at.is_some()
     }
 
     /// Wanted objects that are not in the kernel as they should be, with what is there instead.

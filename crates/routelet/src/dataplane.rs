@@ -24,6 +24,9 @@ use crate::story::Story;
 /// Cluster events taken in before the kernel is written to.
 const EVENTS_AT_ONCE: usize = 1024;
 
+/// Refused objects that are named as reasons why the agent is not ready.
+const REASONS_AT_MOST: usize = 10;
+
 /// The loop's state.
 pub(crate) struct Dataplane {
     planner: Planner,
@@ -186,8 +189,8 @@ impl Dataplane {
         if self.ready {
             return;
         }
-        let missing: Vec<String> = self.planner.missing().iter().map(ToString::to_string).collect();
-        if missing.is_empty() {
+        let not_ready = self.not_ready();
+        if not_ready.is_empty() {
             self.ready = true;
             let counts = Kind::ALL.map(|kind| (kind, self.reconciler.count(kind).wanted));
             self.story.in_sync(
@@ -198,10 +201,22 @@ impl Dataplane {
             );
         }
         self.health.send_if_modified(|health| {
-            let changed = health.not_ready != missing;
-            health.not_ready = missing;
+            let changed = health.not_ready != not_ready;
+            health.not_ready = not_ready;
             changed
         });
+    }
+
+    /// What is between this and a kernel that is as it should be, one sentence each. A pod whose veth is yet to come is
+    /// not.
+    fn not_ready(&self) -> Vec<String> {
+        let mut reasons: Vec<String> = self.planner.missing().iter().map(ToString::to_string).collect();
+        if self.reconciler.is_in_doubt() {
+            reasons.push("the kernel's state could not be read yet".to_owned());
+        }
+        let troubles = self.reconciler.troubles().take(REASONS_AT_MOST);
+        reasons.extend(troubles.map(|(key, trouble)| format!("{key}: {}", trouble.error)));
+        reasons
     }
 }
 

@@ -3,7 +3,7 @@
 use routelet_lab::wait;
 use routelet_model::{Key, Object, RouteTarget};
 
-use crate::stage::{NO_AUDIT, OURS, Stage, create, peer_subnet};
+use crate::stage::{DEVICE, NO_AUDIT, OURS, Stage, create, peer_subnet};
 
 #[test]
 fn ready_means_that_the_kernel_is_right() {
@@ -82,4 +82,21 @@ fn not_ready_without_the_own_node() {
     stage.wait_right("the Node was created");
     let line = stage.agent().wait_log("in sync", wait::LONG).unwrap();
     assert!(line.contains("removed=1"), "{line}");
+}
+
+/// Neither is the agent ready while the kernel refuses an object, which it names.
+#[test]
+fn not_ready_while_the_kernel_refuses() {
+    let mut stage = Stage::without_agent(2);
+    stage.setup().add_bridge(DEVICE).unwrap();
+    stage.cluster.start_agent(0, NO_AUDIT).unwrap();
+    let refused = format!("link {DEVICE}: the kernel refused");
+    wait::until(wait::LONG, "the agent to name the device", || {
+        let response = stage.agent().get("/readyz");
+        response.is_ok_and(|response| response.status == 503 && response.body.starts_with(&refused))
+    })
+    .unwrap();
+    stage.setup().delete_link(DEVICE).unwrap();
+    stage.cluster.wait_ready().unwrap();
+    stage.assert_right("the agent said that it was ready");
 }
