@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use routelet_model::{IfName, Key, Kind, LinkKind, Object, RouteTarget};
 use routelet_netlink::{Error, Operation, Verb};
+use rustc_hash::FxHashSet;
 
 use crate::backoff::Repair;
 use crate::ownership::pod_route_link;
 use crate::report::Repaired;
+use crate::resync::note_slot;
 use crate::table::{Cause, Slot};
 use crate::{Kernel, Reconciler};
 
@@ -247,11 +249,21 @@ impl<K: Kernel> Reconciler<K> {
             self.report.operations.add(operation.key.kind(), operation.verb);
         }
         self.kernel.apply(&operations, &mut failures);
+        let mut blocked = FxHashSet::default();
         for failure in failures.drain(..) {
             let operation = &operations[failure.index];
             self.report.operations.take_back(operation.key.kind(), operation.verb);
             self.report.errors.push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
-            self.take_back(operation, previous[failure.index].take(), &failure.error, now);
+            self.take_back(operation, previous[failure.index].take());
+            let is_new_route = operation.verb == Verb::Create && operation.key.kind() == Kind::Route;
+            if is_new_route && failure.error.is_already_exists() {
+                blocked.insert(operation.key);
+            } else {
+                self.note_failure(operation.key, &failure.error, now);
+            }
+        }
+        if !blocked.is_empty() {
+            self.look_at(blocked);
         }
         for operation in &operations {
             if operation.verb == Verb::Delete {
@@ -274,8 +286,8 @@ impl<K: Kernel> Reconciler<K> {
         self.failures = failures;
     }
 
-    /// Undoes in the table what the kernel has refused, and plans what comes next.
-    fn take_back(&mut self, operation: &Operation, previous: Option<Object>, error: &Error, now: Instant) {
+    /// Undoes in the table what the kernel has refused.
+    fn take_back(&mut self, operation: &Operation, previous: Option<Object>) {
         let key = operation.key;
         // A repair that failed is none yet.
         let repairs = &mut self.report.repairs;
@@ -284,13 +296,29 @@ impl<K: Kernel> Reconciler<K> {
             slot.actual = previous;
             slot.drift = repair.map(|repair| repair.cause);
         });
-        if error.is_already_exists() && operation.verb == Verb::Create && key.kind() == Kind::Route {
-            // Something that is not ours stands where our route belongs: replace it, and say so.
+    }
+
+    /// Looks at routes that could not be made because something stands there: it may be ours, where a notification
+    /// told late of its being gone. What is not ours is replaced, and that is told.
+    fn look_at(&mut self, mut blocked: FxHashSet<Key>) {
+        let Self { kernel, table, .. } = self;
+        let dump = kernel.dump(Kind::Route, None, &mut |key, object| {
+            if blocked.remove(&key) {
+                note_slot(table, key, Some(object));
+            }
+        });
+        if let Err(error) = dump {
+            self.report.failed_reads.push((Kind::Route, error.to_string()));
+        }
+        for key in blocked {
             let found = Object::Foreign { protocol: 0 };
             self.report.replaced.push((key, found.clone()));
             self.table.edit(key, |slot| slot.actual = Some(found));
-            return;
         }
+    }
+
+    /// Plans what comes after a failure.
+    fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
         if error.is_missing_link() || matches!(error, Error::OutcomeUnknown) {
             // What we believe of the kernel is wrong.
             self.resync_at = Some(now);

@@ -45,6 +45,11 @@ fn a_notification_repairs_at_once() {
     for (key, object) in peer(1) {
         let mut bench = Bench::with_peer();
         bench.meddle(key, None);
+        if matches!(key, Key::Nexthop { .. }) {
+            // The kernel takes the routes through it along.
+            let [.., (route, _)] = peer(1);
+            bench.meddle(route, None);
+        }
         bench.hint(Hint::Gone(key));
         bench.settle();
         assert!(bench.holds(peer(1)), "{key}");
@@ -345,4 +350,17 @@ fn a_surplus_object_of_ours_is_taken_away() {
         assert!(!bench.objects().contains_key(&key), "{key}");
         assert_eq!(bench.report().repairs[0].cause, Cause::Surplus);
     }
+}
+
+/// As when a route is deleted, found missing by a dump and made again, before the notification is read.
+#[test]
+fn a_late_notification_makes_no_foreign_route_of_ours() {
+    let mut bench = Bench::with_peer();
+    let [.., (route, _)] = peer(1);
+    bench.hint(Hint::Gone(route));
+    bench.settle();
+    assert!(bench.holds(peer(1)));
+    assert_eq!(bench.operations(), [(Verb::Create, route)], "refused, as it is there");
+    let report = bench.report();
+    assert_eq!((report.replaced, report.repairs), (vec![], vec![]));
 }
