@@ -164,9 +164,11 @@ impl Inspector {
     pub fn nexthops(&mut self) -> Result<Vec<NexthopRow>, Error> {
         let links = self.links()?;
         let mut found = Vec::new();
-        let dumped = self.socket.dump(&NexthopMessage::dump(None), &mut found, |_, payload| {
-            nexthop(payload, &links).map(Some)
-        });
+        let dumped = self
+            .socket
+            .dump(&NexthopMessage::dump(None), &mut found, |_, payload| {
+                nexthop(payload, &links).map(Some)
+            });
         match dumped {
             Err(error) if error.errno() != Some(libc::EOPNOTSUPP) => Err(error),
             _ => Ok(found),

@@ -21,10 +21,11 @@ pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
 pub(crate) const RTM_DELNEXTHOP: u16 = 105;
 const RTM_GETNEXTHOP: u16 = 106;
 
-const HEADER: usize = 8;
-const NHA_ID: u16 = 1;
-const NHA_OIF: u16 = 5;
-const NHA_GATEWAY: u16 = 6;
+/// `struct nhmsg`.
+pub(crate) const HEADER: usize = 8;
+pub(crate) const NHA_ID: u16 = 1;
+pub(crate) const NHA_OIF: u16 = 5;
+pub(crate) const NHA_GATEWAY: u16 = 6;
 /// `RTNH_F_ONLINK`: the gateway is on the link whatever its address is.
 pub(crate) const RTNH_F_ONLINK: u32 = 4;
 
