@@ -16,8 +16,8 @@ const WRONG_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x66]);
 const EXPLANATION: &str = "\
 Measured on node-1, from outside the agent: a netlink listener takes the time from before the system call that
 does the damage until it has read the kernel's notification of the last lost object that is back. Then a dump
-shows that all is as it was, and a ping to node-2 is answered. \"Doing it\" is what the damage itself takes; to
-delete a device is slow, and the agent repairs while the kernel still cleans up.";
+shows that all is as it was, and a ping to node-2 is answered. \"Doing it\" is what whoever does the damage
+waits for it: the agent is often done before, above all where the kernel takes its time to delete a device.";
 
 /// Some damage.
 struct Damage {
