@@ -121,9 +121,9 @@ impl Dataplane {
     /// Does all that there is to do at present; returns when there will be more, if that is known.
     fn work(&mut self) -> Option<Instant> {
         let woken = Instant::now();
-        let told = self.events.len();
-        let mut repaired = false;
+        let (mut told, mut repaired) = (false, false);
         let wake = loop {
+            told |= !self.events.is_empty();
             for event in self.events.drain(..) {
                 self.planner.cluster(event, &mut self.plan);
             }
@@ -154,7 +154,7 @@ impl Dataplane {
             }
         };
         let took = woken.elapsed();
-        if told > 0 {
+        if told {
             self.metrics.event_reached_kernel(took);
         }
         if repaired {
