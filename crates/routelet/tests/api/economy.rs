@@ -8,6 +8,8 @@ use crate::support::{Stage, peer, peer_address, peer_name, peer_object, pod, rem
 
 /// Times that events woke the dataplane.
 const WOKEN: &str = "routelet_event_to_kernel_seconds_count";
+/// Published after all else that an event has brought: who has seen this has seen the other metrics.
+const PEERS: &str = "routelet_peers";
 /// Batches handed to the kernel.
 const BATCHES: &str = "routelet_batch_operations_count";
 
@@ -27,8 +29,9 @@ fn heartbeats_end_in_the_watcher() {
     const BEATS: u64 = 5;
     let mut stage = Stage::with_agent(Backend::Memory, 1..=20);
     stage.expect((1..=20).map(peer));
+    stage.expect_metric(PEERS, |peers| peers == 20.0);
     let api = stage.api();
-    let (operations, woken) = (stage.operations(), stage.metric(WOKEN));
+    let (operations, woken) = (stage.settled_operations(), stage.metric(WOKEN));
     api.reset_counters();
     let mut own_bytes = 0;
     for _ in 0..BEATS {
@@ -42,6 +45,7 @@ fn heartbeats_end_in_the_watcher() {
     own_bytes += api.get(Resource::Nodes, "peer-21").unwrap().to_string().len() as u64;
     stage.expect((1..=21).map(peer));
     stage.expect_operations(&operations, &ONE_PEER);
+    stage.expect_metric(PEERS, |peers| peers == 21.0);
     assert_eq!(
         stage.metric(WOKEN) - woken,
         1.0,
@@ -64,8 +68,9 @@ fn updates_without_news_of_a_pod_end_in_the_watcher() {
     let mut stage = Stage::with_agent(Backend::Memory, []);
     stage.add_pod("a", 2);
     stage.expect([pod("a", "10.244.1.2")]);
+    stage.expect_metric("routelet_pods", |pods| pods == 1.0);
     let api = stage.api();
-    let (operations, woken) = (stage.operations(), stage.metric(WOKEN));
+    let (operations, woken) = (stage.settled_operations(), stage.metric(WOKEN));
     for restarts in 1..=10 {
         let news: Value =
             serde_json::json!({ "status": { "message": format!("restarted {restarts} times") } });
@@ -74,6 +79,8 @@ fn updates_without_news_of_a_pod_end_in_the_watcher() {
     stage.delete(stage.pod_object("a", 2));
     stage.expect([]);
     stage.expect_operations(&operations, &[("route delete", 1)]);
+    stage.expect_metric("routelet_pods", |pods| pods == 0.0);
+    stage.expect_metric("routelet_pods", |pods| pods == 0.0);
     assert_eq!(stage.metric(WOKEN) - woken, 1.0);
 }
 
@@ -89,15 +96,16 @@ const ONE_PEER: [(&str, u64); 4] = [
 fn among_300_peers_an_event_costs_what_it_changes() {
     let mut stage = Stage::with_agent(Backend::Memory, 1..=300);
     stage.expect((1..=300).map(peer));
-    assert_eq!(stage.metric("routelet_peers"), 300.0);
+    stage.expect_metric(PEERS, |peers| peers == 300.0);
 
-    let (before, batches) = (stage.operations(), stage.metric(BATCHES));
+    let (before, batches) = (stage.settled_operations(), stage.metric(BATCHES));
     stage.apply(peer_object(301));
     stage.expect((1..=301).map(peer));
     stage.expect_operations(&before, &ONE_PEER);
+    stage.expect_metric(PEERS, |peers| peers == 301.0);
     assert_eq!(stage.metric(BATCHES) - batches, 1.0, "all of it in one batch");
 
-    let before = stage.operations();
+    let before = stage.settled_operations();
     let address = peer_address(999).to_string();
     let addresses = serde_json::json!([{ "type": "InternalIP", "address": address }]);
     stage.apply(peer_object(301).set("/status/addresses", addresses));
@@ -108,7 +116,7 @@ fn among_300_peers_an_event_costs_what_it_changes() {
     );
     stage.expect_operations(&before, &[("fdb replace", 1)]);
 
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.delete(peer_object(301));
     stage.expect((1..=300).map(peer));
     stage.expect_operations(
@@ -122,7 +130,7 @@ fn among_300_peers_an_event_costs_what_it_changes() {
     );
 
     stage.link_pod("a", 2);
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.apply(stage.pod_object("a", 2));
     stage.expect((1..=300).map(peer).chain([pod("a", "10.244.1.2")]));
     stage.expect_operations(&before, &[("route create", 1)]);

@@ -60,7 +60,7 @@ const DIFFERENCES: [(&str, u64); 9] = [
 #[test]
 fn an_outage_changes_nothing_and_its_end_brings_exactly_the_differences() {
     let mut stage = stage();
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.server().stop().unwrap();
     change_the_cluster(&mut stage);
     stage.expect_errors(4.0);
@@ -96,7 +96,7 @@ fn an_outage_changes_nothing_and_its_end_brings_exactly_the_differences() {
 #[test]
 fn a_restart_with_its_history_gone_shows_what_was_deleted_meanwhile() {
     let mut stage = stage();
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.server().stop().unwrap();
     change_the_cluster(&mut stage);
     stage.api().compact();
@@ -119,7 +119,7 @@ fn a_restart_with_its_history_gone_shows_what_was_deleted_meanwhile() {
 #[test]
 fn a_restarted_server_costs_nothing() {
     let mut stage = stage();
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.server().stop().unwrap();
     stage.server().start().unwrap();
     stage.apply(peer_object(4));
@@ -149,7 +149,7 @@ fn a_restarted_server_costs_nothing() {
 #[test]
 fn a_server_that_accepts_and_does_not_answer_is_waited_for() {
     let mut stage = stage();
-    let before = stage.operations();
+    let before = stage.settled_operations();
     let api = stage.api();
     api.faults().always(On::ANY, Fault::Stall);
     api.reset_counters();
@@ -172,7 +172,7 @@ fn a_server_that_accepts_and_does_not_answer_is_waited_for() {
 #[test]
 fn a_watch_that_falls_silent_catches_up_when_it_speaks_again() {
     let mut stage = stage();
-    let before = stage.operations();
+    let before = stage.settled_operations();
     let api = stage.api();
     api.faults().silence_watches(Resource::Nodes);
     stage.apply(peer_object(4));

@@ -13,12 +13,12 @@ fn nodes_come_change_and_go() {
     stage.apply(objects::node("peer-2").internal_ip(peer_address(2)));
     stage.apply(peer_object(3));
     stage.expect([peer(1), peer(3)]);
-    assert_eq!(stage.metric("routelet_peers"), 2.0);
+    stage.expect_metric("routelet_peers", |peers| peers == 2.0);
     stage.apply(peer_object(2));
     stage.expect([peer(1), peer(2), peer(3)]);
 
     // Another address; no more than the FDB entry hangs on it.
-    let before = stage.operations();
+    let before = stage.settled_operations();
     let moved = |number, to| {
         objects::node(format!("peer-{number}"))
             .pod_cidrs([format!("10.245.{number}.0/24")])
@@ -33,7 +33,7 @@ fn nodes_come_change_and_go() {
     stage.expect_operations(&before, &[("fdb replace", 1)]);
 
     // Gone, and made anew by the same name with another address and another uid.
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.delete(peer_object(3));
     stage.apply(moved(3, 33));
     stage.expect([
@@ -102,7 +102,7 @@ fn two_families_have_a_device_each() {
     ]);
 
     // The families are independent: one of them changes, the other is not touched.
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.apply(
         objects::node("both")
             .pod_cidrs(["10.245.1.0/24", "fd00:245:1::/64"])
@@ -128,7 +128,7 @@ fn of_two_nodes_with_one_subnet_the_older_keeps_it() {
             .pod_cidrs(["10.245.1.0/24"])
             .internal_ip(peer_address(9))
     };
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.apply(rival());
     stage.expect_log(&["refused", "10.245.1.0/24", "rival", "peer-1"]);
     stage.expect_event("SubnetTaken", "Node", "rival");

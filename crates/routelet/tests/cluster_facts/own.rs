@@ -41,7 +41,7 @@ fn the_own_node_goes_and_nothing_is_withdrawn() {
     let mut stage = Stage::with_agent(Backend::from_env().unwrap(), [1]);
     stage.add_pod("a", 2);
     stage.expect([peer(1), pod("a", "10.244.1.2")]);
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.delete(own_node(&[]));
     stage.expect_log(&["stays in force", "there is no Node \"node-1\""]);
     // Other news is followed all the same.

@@ -37,12 +37,12 @@ fn pods_come_change_and_go() {
     stage.expect([pod("a", "10.244.1.5"), pod("early", "10.244.1.4")]);
 
     // The same in one go, as after an outage: no event between shows it.
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.delete(stage.pod_object("a", 5));
     stage.apply(stage.pod_object("a", 6));
     stage.expect([pod("a", "10.244.1.6"), pod("early", "10.244.1.4")]);
     stage.expect_operations(&before, &[("route create", 1), ("route delete", 1)]);
-    assert_eq!(stage.metric("routelet_pods"), 2.0);
+    stage.expect_metric("routelet_pods", |pods| pods == 2.0);
     assert_eq!(
         stage.log_lines(&["WARN"]),
         0,

@@ -51,7 +51,7 @@ fn the_own_node_turns_into_garbage() {
     let mut stage = Stage::with_agent(Backend::Memory, [1]);
     stage.add_pod("a", 2);
     stage.expect([peer(1), pod("a", "10.244.1.2")]);
-    let before = stage.operations();
+    let before = stage.settled_operations();
     stage.apply(stage.cluster.node_object(0).pod_cidrs(["?"]));
     stage.expect_event("UnreadableValue", "Node", "node-1");
     stage.apply(stage.cluster.node_object(0).set("/status/addresses", json!(null)));

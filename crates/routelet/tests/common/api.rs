@@ -262,6 +262,19 @@ impl Stage {
         samples.collect()
     }
 
+    /// The same, once all that has reached the kernel is counted: the agent publishes its numbers after its work.
+    pub(crate) fn settled_operations(&self) -> Operations {
+        for kind in ["route", "fdb", "neighbour"] {
+            let there = state(self.netns())
+                .iter()
+                .filter(|line| line.starts_with(kind))
+                .count();
+            let series = format!("routelet_objects_actual{{kind=\"{kind}\"}}");
+            self.expect_metric(&series, |count| count == there as f64);
+        }
+        self.operations()
+    }
+
     /// Waits until exactly these operations have been done since `before`. Sysctls don't count: which of a host veth's
     /// must be written differs with the defaults of the kernel.
     pub(crate) fn expect_operations(&self, before: &Operations, expected: &[(&str, u64)]) {
