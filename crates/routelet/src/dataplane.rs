@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use routelet_model::{ClusterEvent, IfName, Kind, PerFamily};
+use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
 use routelet_netlink::Kernel;
 use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
@@ -32,6 +32,7 @@ pub(crate) struct Dataplane {
     planner: Planner,
     plan: Plan,
     reconciler: Reconciler<Kernel>,
+    devices: Vec<IfName>,
     cluster: mpsc::Receiver<ClusterEvent>,
     events: Vec<ClusterEvent>,
     audit_interval: Duration,
@@ -58,6 +59,7 @@ impl Dataplane {
             devices: config.devices.clone(),
             interface_prefix: config.interface_prefix.clone(),
         };
+        let devices = config.devices.clone();
         let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
         let features = kernel.features();
         let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
@@ -72,6 +74,7 @@ impl Dataplane {
             planner: Planner::new(planner_settings(args, nexthop_objects)),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
+            devices,
             cluster,
             events: Vec::new(),
             audit_interval: args.kernel.audit_interval,
@@ -207,16 +210,30 @@ impl Dataplane {
         });
     }
 
-    /// What is between this and a kernel that is as it should be, one sentence each. A pod whose veth is yet to come is
-    /// not.
+    /// What is between this node and a network that works, one sentence each. What a single pod or peer lacks is not: a
+    /// bad one must not hold up the roll-out on every node, and `routelet_objects_out_of_sync` shows it.
     fn not_ready(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.planner.missing().iter().map(ToString::to_string).collect();
         if self.reconciler.is_in_doubt() {
             reasons.push("the kernel's state could not be read yet".to_owned());
         }
-        let troubles = self.reconciler.troubles().take(REASONS_AT_MOST);
+        let troubles = self
+            .reconciler
+            .troubles()
+            .filter(|(key, _)| self.is_foundation(key))
+            .take(REASONS_AT_MOST);
         reasons.extend(troubles.map(|(key, trouble)| format!("{key}: {}", trouble.error)));
         reasons
+    }
+
+    /// Whether all of the node's pods depend on the object: our devices, their addresses, settings of the host.
+    fn is_foundation(&self, key: &Key) -> bool {
+        match key {
+            Key::Link(link) => self.devices.contains(link),
+            Key::Sysctl(sysctl) => sysctl.link.is_none(),
+            Key::Address { .. } => true,
+            _ => false,
+        }
     }
 }
 
