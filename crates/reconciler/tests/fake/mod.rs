@@ -1,5 +1,10 @@
 //! A kernel in memory that fails on demand: for the faults that a real one won't produce when asked.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
