@@ -65,7 +65,9 @@ impl<K: Kernel> Reconciler<K> {
         }
         if self.operations.is_empty() {
             while self.operations.len() < BATCH {
-                let Some(key) = self.table.pop_removal() else { break };
+                let Some(key) = self.table.pop_removal() else {
+                    break;
+                };
                 self.plan_removal(key, now);
             }
         }
@@ -74,7 +76,9 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Decides what to do about a key, and does all of it but the writing.
     fn plan_key(&mut self, key: Key, now: Instant) {
-        let Some(mut slot) = self.table.get(&key) else { return };
+        let Some(mut slot) = self.table.get(&key) else {
+            return self.recover(&key);
+        };
         if matches!(key, Key::Sysctl(_)) && slot.wanted.is_some() && slot.actual.is_none() {
             // Read first, write only what differs.
             let actual = self.sysctl(key);
@@ -113,7 +117,8 @@ impl<K: Kernel> Reconciler<K> {
             (None, Some(_)) if self.may_take_away(key, slot) => return Plan::Remove,
             (None, Some(actual)) => {
                 // A pod's route that stays because of its veth goes when the veth's pod turns out to be another.
-                return pod_route_link(key, actual).map_or(Plan::Nothing, |veth| Plan::WaitFor(Key::Link(veth)));
+                return pod_route_link(key, actual)
+                    .map_or(Plan::Nothing, |veth| Plan::WaitFor(Key::Link(veth)));
             }
             (Some(wanted), Some(actual)) if wanted.satisfied_by(actual) => return Plan::Nothing,
             (Some(wanted), actual) => (wanted, actual),
@@ -151,7 +156,10 @@ impl<K: Kernel> Reconciler<K> {
         }
         match target {
             Some(RouteTarget::Nexthop { link, gateway }) => {
-                let nexthop = Key::Nexthop { link: *link, gateway: *gateway };
+                let nexthop = Key::Nexthop {
+                    link: *link,
+                    gateway: *gateway,
+                };
                 self.table.actual(&nexthop).is_none().then_some(nexthop)
             }
             _ => None,
@@ -159,8 +167,12 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn link_is_there(&self, link: IfName, must_be_up: bool) -> bool {
-        let Some(slot) = self.table.get(&Key::Link(link)) else { return false };
-        let Some(Object::Link(actual)) = &slot.actual else { return false };
+        let Some(slot) = self.table.get(&Key::Link(link)) else {
+            return false;
+        };
+        let Some(Object::Link(actual)) = &slot.actual else {
+            return false;
+        };
         // What is wanted on a VXLAN device is not put on a bridge that has its name.
         let of_another_kind = match &slot.wanted {
             Some(Object::Link(wanted)) => discriminant(&wanted.kind) != discriminant(&actual.kind),
@@ -175,7 +187,10 @@ impl<K: Kernel> Reconciler<K> {
         if !self.may_remove || !self.ownership.owns(key, actual) {
             return false;
         }
-        if key.link().is_some_and(|link| self.ownership.follows(link) && !self.link_is_there(link, false)) {
+        if key
+            .link()
+            .is_some_and(|link| self.ownership.follows(link) && !self.link_is_there(link, false))
+        {
             return false;
         }
         // A pod's route that was never wanted: the API may merely not have told us of the pod yet. It stays
@@ -191,7 +206,9 @@ impl<K: Kernel> Reconciler<K> {
 
     fn plan_removal(&mut self, key: Key, now: Instant) {
         let Some(slot) = self.table.get(&key) else { return };
-        let (None, Some(actual)) = (&slot.wanted, &slot.actual) else { return };
+        let (None, Some(actual)) = (&slot.wanted, &slot.actual) else {
+            return;
+        };
         if self.may_take_away(&key, slot) {
             let actual = actual.clone();
             if self.repair_is_due(key, now) {
@@ -203,7 +220,9 @@ impl<K: Kernel> Reconciler<K> {
     /// Notes a repair where the key was in sync until someone else touched it. False where the repair has to
     /// wait, as someone touches it again and again.
     fn repair_is_due(&mut self, key: Key, now: Instant) -> bool {
-        let Some(slot) = self.table.get(&key) else { return false };
+        let Some(slot) = self.table.get(&key) else {
+            return false;
+        };
         let Some(cause) = slot.drift else { return true };
         let found = slot.actual.clone().filter(|_| cause != Cause::Deleted);
         match self.backoff.repair(key, now) {
@@ -252,8 +271,12 @@ impl<K: Kernel> Reconciler<K> {
         let mut blocked = FxHashSet::default();
         for failure in failures.drain(..) {
             let operation = &operations[failure.index];
-            self.report.operations.take_back(operation.key.kind(), operation.verb);
-            self.report.errors.push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
+            self.report
+                .operations
+                .take_back(operation.key.kind(), operation.verb);
+            self.report
+                .errors
+                .push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
             self.take_back(operation, previous[failure.index].take());
             let is_new_route = operation.verb == Verb::Create && operation.key.kind() == Kind::Route;
             if is_new_route && failure.error.is_already_exists() {
@@ -291,7 +314,10 @@ impl<K: Kernel> Reconciler<K> {
         let key = operation.key;
         // A repair that failed is none yet.
         let repairs = &mut self.report.repairs;
-        let repair = repairs.iter().rposition(|repair| repair.key == key).map(|at| repairs.swap_remove(at));
+        let repair = repairs
+            .iter()
+            .rposition(|repair| repair.key == key)
+            .map(|at| repairs.swap_remove(at));
         self.table.settle(&key, |slot| {
             slot.actual = previous;
             slot.drift = repair.map(|repair| repair.cause);
@@ -331,7 +357,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Notes that a key which was in trouble is so no more.
-    fn recover(&mut self, key: &Key) {
+    pub(crate) fn recover(&mut self, key: &Key) {
         if let Some(trouble) = self.backoff.clear(key)
             && trouble.told
         {

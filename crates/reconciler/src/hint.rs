@@ -54,7 +54,12 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The kernel says that an object other than a link is now so.
     fn see(&mut self, key: Key, object: Object) {
-        if self.table.get(&key).is_none() && !self.ownership.owns(&key, &object) {
+        let concerns_us = self.table.get(&key).is_some_and(|slot| match key {
+            // Another's route may stand beside one of ours that is to go.
+            Key::Route { .. } => slot.wanted.is_some(),
+            _ => true,
+        });
+        if !concerns_us && !self.ownership.owns(&key, &object) {
             return;
         }
         note_slot(&mut self.table, key, Some(object));

@@ -89,6 +89,13 @@ impl<K: Kernel> Reconciler<K> {
             slot.withdrawn = object.is_none() && (slot.wanted.is_some() || slot.withdrawn);
             slot.wanted = object;
             slot.drift = None;
+            // Another's route is no concern where none is wanted.
+            if let (None, Some(Object::Foreign { protocol }), Key::Route { .. }) =
+                (&slot.wanted, &slot.actual, &key)
+                && *protocol != self.ownership.protocol
+            {
+                slot.actual = None;
+            }
         });
         // An object that is neither wanted nor there leaves no slot behind.
         self.table.drop_empty(&key);
@@ -105,11 +112,17 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Orders a full comparison with the kernel at the next step. `now` closes old fights.
+    /// Orders a full comparison with the kernel at the next step, and forgets what is of no more use: `now` closes
+    /// old fights.
     pub fn audit(&mut self, now: Instant) {
         self.resync_at = Some(now);
         self.backoff.prune(now);
         self.table.shrink();
+        let Self { waiting, table, .. } = self;
+        waiting.retain(|_, keys| {
+            keys.retain(|key| table.get(key).is_some_and(|slot| !slot.in_sync()));
+            !keys.is_empty()
+        });
     }
 
     /// The host's links and addresses, where they may have changed since the last call.
@@ -127,7 +140,11 @@ impl<K: Kernel> Reconciler<K> {
     pub fn step(&mut self, now: Instant) -> Progress {
         self.take_hints(now);
         for key in self.backoff.due(now) {
-            self.table.queue(key);
+            match self.table.get(&key) {
+                Some(_) => self.table.queue(key),
+                // Someone else has taken away what we could not.
+                None => self.recover(&key),
+            }
         }
         if self.second_look.as_ref().is_some_and(|(at, _)| *at <= now)
             && let Some((_, links)) = self.second_look.take()
@@ -151,12 +168,19 @@ impl<K: Kernel> Reconciler<K> {
             return Progress::More;
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);
-        Progress::Idle([self.backoff.next(), second_look, self.resync_at].into_iter().flatten().min())
+        Progress::Idle(
+            [self.backoff.next(), second_look, self.resync_at]
+                .into_iter()
+                .flatten()
+                .min(),
+        )
     }
 
     /// Plans a second look at a link's objects.
     pub(crate) fn look_again(&mut self, link: IfName, now: Instant) {
-        let (_, links) = self.second_look.get_or_insert_with(|| (now + SECOND_LOOK, BTreeSet::new()));
+        let (_, links) = self
+            .second_look
+            .get_or_insert_with(|| (now + SECOND_LOOK, BTreeSet::new()));
         links.insert(link);
     }
 

@@ -364,3 +364,35 @@ fn a_late_notification_makes_no_foreign_route_of_ours() {
     let report = bench.report();
     assert_eq!((report.replaced, report.repairs), (vec![], vec![]));
 }
+
+#[test]
+fn a_trouble_ends_when_someone_else_takes_its_object_away() {
+    let mut bench = Bench::with_peer();
+    let stale = Key::route(net("10.0.77.0/24"));
+    let object = Object::Route(RouteTarget::Blackhole);
+    bench.script(move |o| (o.key == stale).then(|| kernel_error(libc::EPERM)));
+    bench.meddle(stale, Some(object.clone()));
+    bench.hint(Hint::Seen(stale, object));
+    bench.settle();
+    assert_eq!(bench.reconciler.troubles().count(), 1);
+    bench.meddle(stale, None);
+    bench.hint(Hint::Gone(stale));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.reconciler.troubles().count(), 0);
+    assert_eq!(bench.report().recovered.len(), 1);
+}
+
+#[test]
+fn a_foreign_route_beside_a_stale_one_does_not_hide_it() {
+    let mut bench = Bench::new();
+    bench.want(device());
+    let stale = Key::route(net("10.0.77.0/24"));
+    bench.meddle(stale, Some(Object::Route(RouteTarget::Blackhole)));
+    bench.settle();
+    // As the kernel's own route does, when an address is added to some link.
+    bench.hint(Hint::Seen(stale, Object::Foreign { protocol: 2 }));
+    bench.settle();
+    bench.reconciler.allow_removal();
+    bench.settle();
+    assert!(!bench.objects().contains_key(&stale));
+}
