@@ -1,0 +1,127 @@
+//! What the API says: this node, peers and pods, from a small world in which things often collide.
+
+use std::net::IpAddr;
+
+use routelet_model::{
+    ClusterEvent, IfName, Node, NodeAddress, NodeAddressKind, PerFamily, PodId, host_veth_name,
+};
+use routelet_planner::{Settings, VxlanSettings};
+
+use super::{ip, name, net};
+
+/// What a peer is like: underlay addresses end in `underlay`, pod subnets are number `subnet`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) underlay: u8,
+    pub(crate) subnet: u8,
+    pub(crate) v6: bool,
+}
+
+/// What a pod is like: its addresses end in `address`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pod {
+    pub(crate) address: u8,
+    pub(crate) v6: bool,
+}
+
+pub(crate) fn settings(nexthop_objects: bool) -> Settings {
+    Settings {
+        node_name: "node-0".to_owned(),
+        vxlan: VxlanSettings {
+            device: PerFamily {
+                v4: name("vxlan.calico"),
+                v6: name("vxlan-v6.calico"),
+            },
+            vni: 4096,
+            port: 4789,
+        },
+        mtu: None,
+        interface_prefix: "cali".to_owned(),
+        nexthop_objects,
+        allow_any_pod_address: false,
+    }
+}
+
+/// This node, with the pod subnets of that number.
+pub(crate) fn own_node(subnet: u8) -> Node {
+    let peer = Peer {
+        underlay: 1,
+        subnet,
+        v6: true,
+    };
+    peer.node("node-0".to_owned())
+}
+
+/// The host veth of the pod of this number.
+pub(crate) fn veth(pod: u8) -> IfName {
+    host_veth_name("cali", "default", &format!("pod-{pod}")).unwrap()
+}
+
+fn pod_id(number: u8) -> PodId {
+    PodId {
+        namespace: "default".to_owned(),
+        name: format!("pod-{number}"),
+    }
+}
+
+impl Peer {
+    fn node(self, name: String) -> Node {
+        let Self { underlay, subnet, v6 } = self;
+        let address = |text: String| NodeAddress {
+            kind: NodeAddressKind::Internal,
+            address: ip(&text),
+        };
+        let mut node = Node {
+            uid: name.clone(),
+            name,
+            created: 0,
+            addresses: vec![
+                address(format!("192.0.2.{underlay}")),
+                address(format!("2001:db8::{underlay}")),
+            ],
+            pod_subnets: vec![net(&format!("10.0.{subnet}.0/24"))],
+            overrides: PerFamily::default(),
+            unreadable: Vec::new(),
+        };
+        if v6 {
+            node.pod_subnets.push(net(&format!("fd00:{subnet}::/64")));
+        }
+        node
+    }
+
+    /// The API's word on the peer of this number.
+    pub(crate) fn event(number: u8, peer: Option<Self>) -> ClusterEvent {
+        let name = format!("node-{number}");
+        match peer {
+            Some(peer) => ClusterEvent::NodeApplied(peer.node(name)),
+            None => ClusterEvent::NodeDeleted(name),
+        }
+    }
+}
+
+impl Pod {
+    fn addresses(self) -> Vec<IpAddr> {
+        let mut addresses = vec![ip(&format!("10.0.0.{}", self.address))];
+        if self.v6 {
+            addresses.push(ip(&format!("fd00:0::{}", self.address)));
+        }
+        addresses
+    }
+
+    /// The API's word on the pod of this number.
+    pub(crate) fn event(number: u8, pod: Option<Self>) -> ClusterEvent {
+        let id = pod_id(number);
+        match pod {
+            Some(pod) => ClusterEvent::PodApplied(routelet_model::Pod {
+                uid: id.name.clone(),
+                id,
+                created: 0,
+                addresses: pod.addresses(),
+                host_network: false,
+                terminal: false,
+                unreadable: Vec::new(),
+            }),
+            None => ClusterEvent::PodDeleted(id),
+        }
+    }
+}
