@@ -100,6 +100,52 @@ pub struct Node {
     pub unreadable: Vec<Unreadable>,
 }
 
+/// An API object that something is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A Node.
+    Node {
+        /// `metadata.name`.
+        name: String,
+        /// `metadata.uid`.
+        uid: String,
+    },
+    /// A Pod.
+    Pod {
+        /// Namespace and name.
+        id: PodId,
+        /// `metadata.uid`.
+        uid: String,
+    },
+}
+
+impl From<&Node> for Subject {
+    fn from(node: &Node) -> Self {
+        Self::Node {
+            name: node.name.clone(),
+            uid: node.uid.clone(),
+        }
+    }
+}
+
+impl From<&Pod> for Subject {
+    fn from(pod: &Pod) -> Self {
+        Self::Pod {
+            id: pod.id.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node { name, .. } => write!(f, "node {name}"),
+            Self::Pod { id, .. } => write!(f, "pod {id}"),
+        }
+    }
+}
+
 /// A kind of API object that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Resource {

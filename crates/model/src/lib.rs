@@ -13,7 +13,8 @@ mod object;
 mod sysctl;
 
 pub use cluster::{
-    ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Unreadable,
+    ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Subject,
+    Unreadable,
 };
 pub use derive::{HOST_VETH_MAC, host_veth_name, tunnel_address, vtep_mac};
 pub use family::{Family, PerFamily, host_prefix};

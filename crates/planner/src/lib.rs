@@ -27,5 +27,5 @@ mod wanted;
 pub use missing::Missing;
 pub use plan::{Notice, Plan};
 pub use planner::Planner;
-pub use refusal::{Reason, Refusal, Subject};
+pub use refusal::{Reason, Refusal};
 pub use settings::{Settings, VxlanSettings};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use routelet_model::{Node, Pod, PodId};
+use routelet_model::Subject;
 
 /// A value of the cluster that is not followed. It stands until the cluster changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,52 +13,6 @@ pub struct Refusal {
     pub reason: Reason,
     /// Names the thing, the value and the remedy.
     pub message: String,
-}
-
-/// The API object that a refusal is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Subject {
-    /// A Node.
-    Node {
-        /// `metadata.name`.
-        name: String,
-        /// `metadata.uid`.
-        uid: String,
-    },
-    /// A Pod.
-    Pod {
-        /// Namespace and name.
-        id: PodId,
-        /// `metadata.uid`.
-        uid: String,
-    },
-}
-
-impl From<&Node> for Subject {
-    fn from(node: &Node) -> Self {
-        Self::Node {
-            name: node.name.clone(),
-            uid: node.uid.clone(),
-        }
-    }
-}
-
-impl From<&Pod> for Subject {
-    fn from(pod: &Pod) -> Self {
-        Self::Pod {
-            id: pod.id.clone(),
-            uid: pod.uid.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node { name, .. } => write!(f, "node {name}"),
-            Self::Pod { id, .. } => write!(f, "pod {id}"),
-        }
-    }
 }
 
 /// Why a value is not followed.

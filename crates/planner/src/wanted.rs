@@ -1,10 +1,10 @@
 //! The objects and refusals of those whom an event touches, and the difference that it makes to them.
 
-use routelet_model::{Key, Object};
+use routelet_model::{Key, Object, Subject};
 
 use crate::claims::Claims;
 use crate::own::Facts;
-use crate::{Notice, Plan, Reason, Refusal, Settings, Subject};
+use crate::{Notice, Plan, Reason, Refusal, Settings};
 
 /// What the objects of any owner depend on.
 pub(crate) struct Known<'a> {

@@ -57,8 +57,19 @@ pub(crate) enum Repair {
 impl Backoff {
     /// Notes that a try failed and plans the next. The trouble, where it is news: a new one, or one with another
     /// error. One that is `passing`, as when a link goes while it is written to, is none before it has come twice.
-    pub(crate) fn failed(&mut self, key: Key, error: String, passing: bool, now: Instant) -> Option<&Trouble> {
-        let new = || Trouble { attempts: 0, error: String::new(), since: now, told: false };
+    pub(crate) fn failed(
+        &mut self,
+        key: Key,
+        error: String,
+        passing: bool,
+        now: Instant,
+    ) -> Option<&Trouble> {
+        let new = || Trouble {
+            attempts: 0,
+            error: String::new(),
+            since: now,
+            told: false,
+        };
         let trouble = self.troubles.entry(key).or_insert_with(new);
         trouble.attempts = trouble.attempts.saturating_add(1);
         let delay = doubled(RETRY_FIRST, trouble.attempts - 1);
@@ -72,7 +83,11 @@ impl Backoff {
 
     /// Forgets a key's trouble, as it went well or is wanted no more.
     pub(crate) fn clear(&mut self, key: &Key) -> Option<Trouble> {
-        if self.troubles.is_empty() { None } else { self.troubles.remove(key) }
+        if self.troubles.is_empty() {
+            None
+        } else {
+            self.troubles.remove(key)
+        }
     }
 
     /// Whether any key is in trouble.
@@ -88,9 +103,16 @@ impl Backoff {
     /// Whether an object that someone changed is repaired now. After many repairs in a short time it is
     /// repaired ever more rarely, and planned here.
     pub(crate) fn repair(&mut self, key: Key, now: Instant) -> Repair {
-        let fight = self.fights.entry(key).or_insert(Fight { repairs: 0, latest: now });
+        let fight = self.fights.entry(key).or_insert(Fight {
+            repairs: 0,
+            latest: now,
+        });
         let excess = fight.repairs.saturating_sub(FIGHT_FREE);
-        let pause = if excess == 0 { Duration::ZERO } else { doubled(FIGHT_FIRST, excess - 1) };
+        let pause = if excess == 0 {
+            Duration::ZERO
+        } else {
+            doubled(FIGHT_FIRST, excess - 1)
+        };
         let quiet = now.saturating_duration_since(fight.latest);
         if quiet > FIGHT_WINDOW.max(2 * pause) {
             fight.repairs = 0;
@@ -125,13 +147,16 @@ impl Backoff {
 
     /// Forgets fights that are over.
     pub(crate) fn prune(&mut self, now: Instant) {
-        self.fights.retain(|_, fight| now.saturating_duration_since(fight.latest) < 2 * LONGEST);
+        self.fights
+            .retain(|_, fight| now.saturating_duration_since(fight.latest) < 2 * LONGEST);
     }
 }
 
 /// `first`, doubled `times` times, at most `LONGEST`.
 fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1_u32.checked_shl(times.min(20)).unwrap_or(u32::MAX)).min(LONGEST)
+    first
+        .saturating_mul(1_u32.checked_shl(times.min(20)).unwrap_or(u32::MAX))
+        .min(LONGEST)
 }
 
 /// A delay made up to a quarter longer, by an amount of the key's own: keys that failed together are not
@@ -156,16 +181,28 @@ mod tests {
         let mut now = Instant::now();
         let mut delays = Vec::new();
         for round in 0..20 {
-            assert_eq!(backoff.failed(key(1), "no".to_owned(), false, now).is_some(), round == 0);
+            assert_eq!(
+                backoff.failed(key(1), "no".to_owned(), false, now).is_some(),
+                round == 0
+            );
             let due = backoff.next().unwrap();
             delays.push(due - now);
             now = due;
             assert_eq!(backoff.due(now), [key(1)]);
         }
-        assert!(delays[0] >= RETRY_FIRST && delays[0] < 2 * RETRY_FIRST, "{delays:?}");
+        assert!(
+            delays[0] >= RETRY_FIRST && delays[0] < 2 * RETRY_FIRST,
+            "{delays:?}"
+        );
         assert!(delays.windows(2).all(|w| w[0] <= w[1]), "{delays:?}");
-        assert!(*delays.last().unwrap() >= LONGEST && *delays.last().unwrap() < 2 * LONGEST, "{delays:?}");
-        assert!(backoff.failed(key(1), "another".to_owned(), false, now).is_some(), "another error is news");
+        assert!(
+            *delays.last().unwrap() >= LONGEST && *delays.last().unwrap() < 2 * LONGEST,
+            "{delays:?}"
+        );
+        assert!(
+            backoff.failed(key(1), "another".to_owned(), false, now).is_some(),
+            "another error is news"
+        );
         assert_eq!(backoff.clear(&key(1)).unwrap().attempts, 21);
     }
 
@@ -173,10 +210,18 @@ mod tests {
     fn what_passes_by_itself_is_told_when_it_comes_twice() {
         let mut backoff = Backoff::default();
         let now = Instant::now();
-        let told = [(); 3].map(|()| backoff.failed(key(1), "no device".to_owned(), true, now).is_some());
+        let told = [(); 3].map(|()| {
+            backoff
+                .failed(key(1), "no device".to_owned(), true, now)
+                .is_some()
+        });
         assert_eq!(told, [false, true, false]);
         backoff.clear(&key(1));
-        assert!(backoff.failed(key(1), "no device".to_owned(), true, now).is_none());
+        assert!(
+            backoff
+                .failed(key(1), "no device".to_owned(), true, now)
+                .is_none()
+        );
     }
 
     #[test]
@@ -196,9 +241,20 @@ mod tests {
             now += Duration::from_millis(10);
         }
         assert_eq!(news, 1, "told once");
-        assert!((FIGHT_FREE..30).contains(&repairs), "{repairs} repairs in ten seconds");
-        assert_eq!(backoff.repair(key(2), now), Repair::Now, "another key is not held back");
+        assert!(
+            (FIGHT_FREE..30).contains(&repairs),
+            "{repairs} repairs in ten seconds"
+        );
+        assert_eq!(
+            backoff.repair(key(2), now),
+            Repair::Now,
+            "another key is not held back"
+        );
         assert_eq!(backoff.repair(key(1), now + 3 * LONGEST), Repair::Now);
-        assert_eq!(backoff.repair(key(1), now + 3 * LONGEST), Repair::Now, "the old fight is forgotten");
+        assert_eq!(
+            backoff.repair(key(1), now + 3 * LONGEST),
+            Repair::Now,
+            "the old fight is forgotten"
+        );
     }
 }

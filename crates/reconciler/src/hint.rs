@@ -137,7 +137,10 @@ impl<K: Kernel> Reconciler<K> {
             match actual {
                 Object::Route(RouteTarget::Nexthop { link, gateway }) => {
                     gone.contains(&Key::Link(*link))
-                        || gone.contains(&Key::Nexthop { link: *link, gateway: *gateway })
+                        || gone.contains(&Key::Nexthop {
+                            link: *link,
+                            gateway: *gateway,
+                        })
                 }
                 Object::Route(target) => target.link().is_some_and(|link| gone.contains(&Key::Link(link))),
                 _ => false,

@@ -11,7 +11,13 @@ use crate::table::{Cause, Slot, Table};
 use crate::{Kernel, Reconciler};
 
 /// The kinds that are read by dump once the links are known; settings are read one by one.
-const ON_LINKS: [Kind; 5] = [Kind::Address, Kind::Fdb, Kind::Neighbour, Kind::Nexthop, Kind::Route];
+const ON_LINKS: [Kind; 5] = [
+    Kind::Address,
+    Kind::Fdb,
+    Kind::Neighbour,
+    Kind::Nexthop,
+    Kind::Route,
+];
 /// Delay before a read that failed is tried again; doubled with each failure in a row.
 const REREAD_FIRST: Duration = Duration::from_millis(20);
 /// How often that delay is doubled at most: about five seconds.
@@ -40,7 +46,9 @@ impl<K: Kernel> Reconciler<K> {
             self.read(kind, None).map_err(|error| (kind, error))?;
         }
         let generation = self.generation;
-        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| slot.seen != generation && ON_LINKS.contains(&key.kind()));
+        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| {
+            slot.seen != generation && ON_LINKS.contains(&key.kind())
+        });
         Ok(())
     }
 
@@ -55,11 +63,12 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         let generation = self.generation;
-        self.table.forget_actual(Some(Cause::Deleted), |key, slot, actual| {
-            slot.seen != generation
-                && ON_LINKS.contains(&key.kind())
-                && lies_on(key, actual).is_some_and(|link| links.contains(&link))
-        });
+        self.table
+            .forget_actual(Some(Cause::Deleted), |key, slot, actual| {
+                slot.seen != generation
+                    && ON_LINKS.contains(&key.kind())
+                    && lies_on(key, actual).is_some_and(|link| links.contains(&link))
+            });
         self.read_sysctls(|link| link.is_some_and(|link| links.contains(&link)));
     }
 
@@ -99,7 +108,13 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Reads the objects of one kind, of all links or of one.
     fn read(&mut self, kind: Kind, link: Option<IfName>) -> Result<(), Error> {
-        let Self { kernel, table, ownership, generation, .. } = self;
+        let Self {
+            kernel,
+            table,
+            ownership,
+            generation,
+            ..
+        } = self;
         kernel.dump(kind, link, &mut |key, object| {
             if !table.confirm(&key, &object, *generation) {
                 note(table, ownership, key, object, *generation);

@@ -207,7 +207,11 @@ impl Table {
 
     /// Drops a slot that holds nothing.
     pub(crate) fn drop_empty(&mut self, key: &Key) {
-        if self.slots.get(key).is_some_and(|s| s.wanted.is_none() && s.actual.is_none() && !s.queued) {
+        if self
+            .slots
+            .get(key)
+            .is_some_and(|s| s.wanted.is_none() && s.actual.is_none() && !s.queued)
+        {
             self.slots.remove(key);
         }
     }

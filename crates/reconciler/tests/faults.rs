@@ -35,7 +35,12 @@ fn an_audit_repairs_what_changed_without_a_word() {
     bench.reconciler.audit(bench.now);
     bench.settle();
     assert!(bench.holds(peer(1)));
-    let mut repairs: Vec<_> = bench.report().repairs.into_iter().map(|r| (r.key, r.cause)).collect();
+    let mut repairs: Vec<_> = bench
+        .report()
+        .repairs
+        .into_iter()
+        .map(|r| (r.key, r.cause))
+        .collect();
     repairs.sort();
     assert_eq!(repairs, [(fdb, Cause::Changed), (route, Cause::Deleted)]);
 }
@@ -55,7 +60,13 @@ fn a_notification_repairs_at_once() {
         assert!(bench.holds(peer(1)), "{key}");
         assert_eq!(bench.kernel.0.borrow().dumps, 0, "{key}: no dump was needed");
         let report = bench.report();
-        assert!(report.repairs.iter().any(|r| r.key == key && r.cause == Cause::Deleted), "{key} {object}");
+        assert!(
+            report
+                .repairs
+                .iter()
+                .any(|r| r.key == key && r.cause == Cause::Deleted),
+            "{key} {object}"
+        );
     }
 }
 
@@ -67,7 +78,10 @@ fn routes_that_went_silently_with_their_nexthop_come_back() {
     bench.meddle(route, None);
     bench.hint(Hint::Gone(nexthop));
     bench.settle();
-    assert_eq!(bench.operations(), [(Verb::Create, nexthop), (Verb::Create, route)]);
+    assert_eq!(
+        bench.operations(),
+        [(Verb::Create, nexthop), (Verb::Create, route)]
+    );
 }
 
 #[test]
@@ -79,7 +93,10 @@ fn a_foreign_route_in_our_place_is_replaced_and_told() {
     bench.settle();
     assert!(bench.holds(peer(2)));
     let report = bench.report();
-    assert_eq!(report.replaced.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [route]);
+    assert_eq!(
+        report.replaced.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+        [route]
+    );
     assert_eq!(report.refused, []);
 }
 
@@ -93,12 +110,22 @@ fn a_foreign_route_stays_where_ours_is_wanted_no_more() {
     bench.settle();
     bench.unwant(peer(1));
     bench.settle();
-    assert_eq!(bench.objects().get(&route), Some(&Object::Foreign { protocol: 4 }));
+    assert_eq!(
+        bench.objects().get(&route),
+        Some(&Object::Foreign { protocol: 4 })
+    );
 }
 
 #[test]
 fn every_error_on_every_kind_is_retried_told_once_and_overcome() {
-    for errno in [libc::EINVAL, libc::ENETDOWN, libc::ENODEV, libc::EBUSY, libc::ENOBUFS, libc::EEXIST] {
+    for errno in [
+        libc::EINVAL,
+        libc::ENETDOWN,
+        libc::ENODEV,
+        libc::EBUSY,
+        libc::ENOBUFS,
+        libc::EEXIST,
+    ] {
         for (bad, _) in device().into_iter().chain(peer(1)) {
             let mut bench = Bench::new();
             let mut left = 5;
@@ -110,12 +137,21 @@ fn every_error_on_every_kind_is_retried_told_once_and_overcome() {
             bench.want(device());
             bench.want(peer(1));
             bench.pass(Duration::from_secs(60));
-            assert!(bench.holds(device().into_iter().chain(peer(1))), "{bad} errno {errno}");
+            assert!(
+                bench.holds(device().into_iter().chain(peer(1))),
+                "{bad} errno {errno}"
+            );
             let report = bench.report();
-            assert!(report.refused.iter().filter(|(key, _)| *key == bad).count() <= 1, "{bad} errno {errno}");
+            assert!(
+                report.refused.iter().filter(|(key, _)| *key == bad).count() <= 1,
+                "{bad} errno {errno}"
+            );
             let recovered = report.recovered.iter().any(|(key, _)| *key == bad);
             let refused = report.refused.iter().any(|(key, _)| *key == bad);
-            assert_eq!(recovered, refused, "{bad} errno {errno}: told of the trouble and of its end");
+            assert_eq!(
+                recovered, refused,
+                "{bad} errno {errno}: told of the trouble and of its end"
+            );
             assert_eq!(bench.reconciler.troubles().count(), 0);
         }
     }
@@ -167,9 +203,16 @@ fn an_interrupted_dump_is_never_acted_on() {
     bench.kernel.0.borrow_mut().interrupted = Some(Kind::Route);
     bench.reconciler.audit(bench.now);
     bench.pass(Duration::from_secs(10));
-    assert_eq!(bench.operations(), [], "half a dump does not say that the other half is gone");
+    assert_eq!(
+        bench.operations(),
+        [],
+        "half a dump does not say that the other half is gone"
+    );
     let dumps = bench.kernel.0.borrow().dumps;
-    assert!((10..150).contains(&dumps), "read again, but not in a hurry: {dumps} dumps");
+    assert!(
+        (10..150).contains(&dumps),
+        "read again, but not in a hurry: {dumps} dumps"
+    );
     let [.., (route, _)] = peer(1);
     bench.meddle(route, None);
     bench.kernel.0.borrow_mut().interrupted = None;
@@ -194,7 +237,11 @@ fn nothing_is_taken_away_before_it_is_allowed() {
     bench.settle();
     let left = bench.objects();
     assert!(!left.contains_key(&stale) && peer(1).iter().all(|(key, _)| !left.contains_key(key)));
-    assert_eq!(bench.report().repairs, [], "what is left from an earlier agent is no one's meddling");
+    assert_eq!(
+        bench.report().repairs,
+        [],
+        "what is left from an earlier agent is no one's meddling"
+    );
     assert!(left.contains_key(&foreign), "what is not ours stays");
 }
 
@@ -218,9 +265,18 @@ fn a_subnet_moves_to_another_node_make_before_break() {
     bench.want([(route, target.clone())]);
     bench.settle();
     let operations = bench.operations();
-    assert_eq!(operations.iter().filter(|(_, key)| *key == route).collect::<Vec<_>>(), [&(Verb::Replace, route)]);
+    assert_eq!(
+        operations
+            .iter()
+            .filter(|(_, key)| *key == route)
+            .collect::<Vec<_>>(),
+        [&(Verb::Replace, route)]
+    );
     let replaced = operations.iter().position(|(_, key)| *key == route).unwrap();
-    let first_delete = operations.iter().position(|(verb, _)| *verb == Verb::Delete).unwrap();
+    let first_delete = operations
+        .iter()
+        .position(|(verb, _)| *verb == Verb::Delete)
+        .unwrap();
     assert!(replaced < first_delete, "{operations:?}");
     assert_eq!(bench.objects()[&route], target);
 }
@@ -243,7 +299,9 @@ fn a_device_with_other_parameters_is_made_anew() {
     let mut bench = Bench::with_peer();
     let [(key, mut wanted), ..] = device();
     let Object::Link(link) = &mut wanted else { panic!() };
-    let routelet_model::LinkKind::Vxlan(vxlan) = &mut link.kind else { panic!() };
+    let routelet_model::LinkKind::Vxlan(vxlan) = &mut link.kind else {
+        panic!()
+    };
     vxlan.vni = 99;
     bench.want([(key, wanted.clone())]);
     // The fake kernel does not take away what is on a device, as a real one does.
@@ -252,14 +310,19 @@ fn a_device_with_other_parameters_is_made_anew() {
     assert_eq!(operations[..2], [(Verb::Delete, key), (Verb::Create, key)]);
     assert!(bench.holds([(key, wanted)]));
     assert_eq!(bench.report().repairs, [], "a change of settings is no repair");
-    assert!(operations.iter().any(|(_, key)| *key == peer(1)[0].0), "what was on it is written again");
+    assert!(
+        operations.iter().any(|(_, key)| *key == peer(1)[0].0),
+        "what was on it is written again"
+    );
 }
 
 #[test]
 fn a_device_that_someone_sets_down_is_set_up_and_looked_at_twice() {
     let mut bench = Bench::with_peer();
     let [(key, down), ..] = device();
-    let Some(Object::Link(mut link)) = bench.objects().remove(&key) else { panic!("{down}") };
+    let Some(Object::Link(mut link)) = bench.objects().remove(&key) else {
+        panic!("{down}")
+    };
     link.up = false;
     bench.meddle(key, Some(Object::Link(link.clone())));
     let [_, (neighbour, _), (nexthop, _), (route, _)] = peer(1);
@@ -294,15 +357,24 @@ fn a_route_on_a_living_veth_is_kept_until_its_pod_is_known() {
     bench.meddle(early, Some(Object::Route(RouteTarget::Link(veth("cali1")))));
     bench.reconciler.audit(bench.now);
     bench.pass(Duration::from_secs(600));
-    assert!(bench.objects().contains_key(&early), "the plugin's route comes before the API's word");
+    assert!(
+        bench.objects().contains_key(&early),
+        "the plugin's route comes before the API's word"
+    );
     bench.want(pod("cali1", "10.0.0.8/32"));
     bench.reconciler.audit(bench.now);
     bench.settle();
-    assert!(!bench.objects().contains_key(&early), "the veth's pod is known, and has another address");
+    assert!(
+        !bench.objects().contains_key(&early),
+        "the veth's pod is known, and has another address"
+    );
     bench.unwant(pod("cali1", "10.0.0.8/32"));
     bench.settle();
     let route = Key::route(net("10.0.0.8/32"));
-    assert!(!bench.objects().contains_key(&route), "what was wanted and is no more goes at once");
+    assert!(
+        !bench.objects().contains_key(&route),
+        "what was wanted and is no more goes at once"
+    );
 }
 
 #[test]
@@ -331,7 +403,11 @@ fn a_fight_is_told_once_and_fought_ever_more_rarely() {
     }
     let report = bench.report();
     assert_eq!(report.fights, [route]);
-    assert!(report.repairs.len() < 40, "{} repairs in ten seconds", report.repairs.len());
+    assert!(
+        report.repairs.len() < 40,
+        "{} repairs in ten seconds",
+        report.repairs.len()
+    );
     bench.pass(Duration::from_secs(60));
     assert!(bench.holds(peer(1)), "the last word is ours");
 }
@@ -340,8 +416,14 @@ fn a_fight_is_told_once_and_fought_ever_more_rarely() {
 fn a_surplus_object_of_ours_is_taken_away() {
     let mut bench = Bench::with_peer();
     for (key, object) in [
-        (Key::StrayNexthop { id: 7 }, Object::Foreign { protocol: PROTOCOL }),
-        (Key::route(net("10.0.77.0/24")), Object::Foreign { protocol: PROTOCOL }),
+        (
+            Key::StrayNexthop { id: 7 },
+            Object::Foreign { protocol: PROTOCOL },
+        ),
+        (
+            Key::route(net("10.0.77.0/24")),
+            Object::Foreign { protocol: PROTOCOL },
+        ),
         (peer(9)[0].0, peer(9)[0].1.clone()),
     ] {
         bench.meddle(key, Some(object.clone()));
@@ -360,7 +442,11 @@ fn a_late_notification_makes_no_foreign_route_of_ours() {
     bench.hint(Hint::Gone(route));
     bench.settle();
     assert!(bench.holds(peer(1)));
-    assert_eq!(bench.operations(), [(Verb::Create, route)], "refused, as it is there");
+    assert_eq!(
+        bench.operations(),
+        [(Verb::Create, route)],
+        "refused, as it is there"
+    );
     let report = bench.report();
     assert_eq!((report.replaced, report.repairs), (vec![], vec![]));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use routelet_model::{Key, Kind};
 use routelet_netlink::Verb;
-use routelet_planner::{Notice, Refusal, Subject};
+use routelet_planner::{Notice, Refusal};
 use routelet_reconciler::{Cause, Repaired, Report, Trouble};
 use routelet_watcher::events::{self, Publisher, Severity};
 
@@ -142,7 +142,7 @@ impl Story {
             Notice::Refused(refusal) => {
                 tracing::warn!(subject = %refusal.subject, reason = %refusal.reason, "{notice}");
                 self.events.publish(events::Notice {
-                    subject: subject(&refusal.subject),
+                    subject: refusal.subject.clone(),
                     reason: refusal.reason.event_reason(),
                     note: refusal.message.clone(),
                     severity: Severity::Warning,
@@ -191,17 +191,4 @@ fn tell_refused(key: &Key, trouble: &Trouble) {
         _ => "",
     };
     tracing::warn!(object = %key, error = trouble.error, "the kernel refused it, trying again{remedy}");
-}
-
-fn subject(subject: &Subject) -> events::Subject {
-    match subject {
-        Subject::Node { name, uid } => events::Subject::Node {
-            name: name.clone(),
-            uid: uid.clone(),
-        },
-        Subject::Pod { id, uid } => events::Subject::Pod {
-            id: id.clone(),
-            uid: uid.clone(),
-        },
-    }
 }

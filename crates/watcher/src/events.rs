@@ -13,7 +13,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, Error};
-use routelet_model::PodId;
+use routelet_model::Subject;
 use rustc_hash::FxHashMap;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -40,25 +40,6 @@ const CLUSTER_NAMESPACE: &str = "kube-system";
 const MAX_NOTE: usize = 1024;
 /// Longest part of an Event's name that the subject's name makes up, in bytes.
 const MAX_SUBJECT: usize = 230;
-
-/// What an Event is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A Node.
-    Node {
-        /// `metadata.name`.
-        name: String,
-        /// `metadata.uid`.
-        uid: String,
-    },
-    /// A Pod.
-    Pod {
-        /// Namespace and name.
-        id: PodId,
-        /// `metadata.uid`.
-        uid: String,
-    },
-}
 
 /// Whether someone should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use routelet_model::{IfName, Key, MacAddr, Object, RouteTarget, Unreadable, vtep_mac};
-use routelet_planner::{Notice, Reason, Settings, Subject};
+use routelet_model::{IfName, Key, MacAddr, Object, RouteTarget, Subject, Unreadable, vtep_mac};
+use routelet_planner::{Notice, Reason, Settings};
 
 use crate::support::*;
 

@@ -76,12 +76,19 @@ impl Kernel for FakeKernel {
         for (key, object) in shown.into_iter().take(count) {
             visit(key, object);
         }
-        if interrupted { Err(Error::Interrupted(3)) } else { Ok(()) }
+        if interrupted {
+            Err(Error::Interrupted(3))
+        } else {
+            Ok(())
+        }
     }
 
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         let state = self.0.borrow();
-        if sysctl.link.is_some_and(|link| !state.objects.contains_key(&Key::Link(link))) {
+        if sysctl
+            .link
+            .is_some_and(|link| !state.objects.contains_key(&Key::Link(link)))
+        {
             return Ok(None);
         }
         Ok(match state.objects.get(&Key::Sysctl(sysctl)) {
@@ -106,7 +113,10 @@ impl State {
             self.objects.remove(&key);
             return None;
         }
-        if key.link().is_some_and(|link| !self.objects.contains_key(&Key::Link(link))) {
+        if key
+            .link()
+            .is_some_and(|link| !self.objects.contains_key(&Key::Link(link)))
+        {
             return Some(kernel_error(nix::libc::ENODEV));
         }
         if operation.verb == Verb::Create && self.objects.contains_key(&key) {
@@ -140,7 +150,11 @@ impl Bench {
             devices: vec![vxlan_device()],
             interface_prefix: "cali".to_owned(),
         };
-        Self { reconciler: Reconciler::new(kernel.clone(), ownership, now), kernel, now }
+        Self {
+            reconciler: Reconciler::new(kernel.clone(), ownership, now),
+            kernel,
+            now,
+        }
     }
 
     /// One with a VXLAN device and one peer in place, in sync.
@@ -173,7 +187,10 @@ impl Bench {
                 return next;
             }
         }
-        panic!("no rest after 1000 steps: {:?}", self.kernel.0.borrow().operations);
+        panic!(
+            "no rest after 1000 steps: {:?}",
+            self.kernel.0.borrow().operations
+        );
     }
 
     /// Moves the clock on, to each time at which there is something to do.
@@ -196,7 +213,9 @@ impl Bench {
 
     pub(crate) fn holds(&self, objects: impl IntoIterator<Item = (Key, Object)>) -> bool {
         let present = self.objects();
-        objects.into_iter().all(|(key, object)| present.get(&key).is_some_and(|o| object.satisfied_by(o)))
+        objects
+            .into_iter()
+            .all(|(key, object)| present.get(&key).is_some_and(|o| object.satisfied_by(o)))
     }
 
     /// Changes the kernel behind the reconciler's back, without a word.
@@ -214,7 +233,10 @@ impl Bench {
 
     /// Takes the operations that arrived since the last call.
     pub(crate) fn operations(&self) -> Vec<(Verb, Key)> {
-        std::mem::take(&mut self.kernel.0.borrow_mut().operations).iter().map(|o| (o.verb, o.key)).collect()
+        std::mem::take(&mut self.kernel.0.borrow_mut().operations)
+            .iter()
+            .map(|o| (o.verb, o.key))
+            .collect()
     }
 
     pub(crate) fn report(&mut self) -> Report {
@@ -253,8 +275,17 @@ pub(crate) fn device() -> [(Key, Object); 3] {
     };
     [
         (Key::Link(vxlan_device()), Object::Link(Box::new(link))),
-        (Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)), Object::Sysctl(1)),
-        (Key::Address { link: vxlan_device(), address: net("10.0.0.0/32") }, Object::Address),
+        (
+            Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)),
+            Object::Sysctl(1),
+        ),
+        (
+            Key::Address {
+                link: vxlan_device(),
+                address: net("10.0.0.0/32"),
+            },
+            Object::Address,
+        ),
     ]
 }
 
@@ -265,9 +296,18 @@ pub(crate) fn peer(n: u8) -> [(Key, Object); 4] {
     let gateway = [10, 0, n, 0].into();
     [
         (Key::Fdb { link, mac }, Object::Fdb([192, 0, 2, n + 1].into())),
-        (Key::Neighbour { link, address: gateway }, Object::Neighbour(mac)),
+        (
+            Key::Neighbour {
+                link,
+                address: gateway,
+            },
+            Object::Neighbour(mac),
+        ),
         (Key::Nexthop { link, gateway }, Object::Nexthop),
-        (Key::route(net(&format!("10.0.{n}.0/24"))), Object::Route(RouteTarget::Nexthop { link, gateway })),
+        (
+            Key::route(net(&format!("10.0.{n}.0/24"))),
+            Object::Route(RouteTarget::Nexthop { link, gateway }),
+        ),
     ]
 }
 
@@ -289,8 +329,14 @@ pub(crate) fn veth_link(up: bool, index: u32) -> Object {
 pub(crate) fn pod(name: &str, address: &str) -> [(Key, Object); 3] {
     [
         (Key::Link(veth(name)), veth_link(true, 0)),
-        (Key::Sysctl(Sysctl::link(SysctlName::Ipv4ProxyArp, veth(name))), Object::Sysctl(1)),
-        (Key::route(net(address)), Object::Route(RouteTarget::Link(veth(name)))),
+        (
+            Key::Sysctl(Sysctl::link(SysctlName::Ipv4ProxyArp, veth(name))),
+            Object::Sysctl(1),
+        ),
+        (
+            Key::route(net(address)),
+            Object::Route(RouteTarget::Link(veth(name))),
+        ),
     ]
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::server::Server;
-use routelet_model::PodId;
-use routelet_watcher::events::{Notice, Publisher, Severity, Subject};
+use routelet_model::{PodId, Subject};
+use routelet_watcher::events::{Notice, Publisher, Severity};
 use serde_json::json;
 use tokio::time::Instant;
 
