@@ -1,6 +1,9 @@
-//! Medians and percentiles of durations.
+//! Medians and percentiles of durations, and how durations are taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::time::{ClockId, clock_gettime};
 
 /// Durations of one thing that was measured more than once.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,40 @@ impl Samples {
     pub(crate) fn max(&self) -> Duration {
         self.percentile(1.0)
     }
+}
+
+/// A stopwatch for work of the calling thread. The kernel works a batch off, or a dump, in the thread that asks for
+/// it, so that CPU time leaves nothing out but what others do to a machine that is not idle.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+/// What a piece of work took.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Took {
+    pub(crate) wall: Samples,
+    pub(crate) cpu: Samples,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Result<Self> {
+        Ok(Self {
+            cpu: thread_time()?,
+            wall: Instant::now(),
+        })
+    }
+
+    pub(crate) fn stop(self, took: &mut Took) -> Result<()> {
+        took.wall.push(self.wall.elapsed());
+        took.cpu.push(thread_time()?.saturating_sub(self.cpu));
+        Ok(())
+    }
+}
+
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// In milliseconds.
