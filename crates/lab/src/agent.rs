@@ -11,13 +11,16 @@ use anyhow::{Context, Result, ensure};
 use routelet_netlink::Netns;
 
 use crate::process::{Process, built_program};
-use crate::{Node, http, wait};
+use crate::{Node, TempDir, http, wait};
 
 /// Names the agent's program, where it is not in the target directory of the running test.
 const PROGRAM: &str = "ROUTELET_BIN";
 
 /// Where the agent answers inside its node. Each node has a 127.0.0.1 of its own.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9099);
+
+/// Name of its unix socket.
+const SOCKET: &str = "routelet.sock";
 
 /// An agent on a node. Dropping this kills it (SIGKILL), and shows its log if a test is failing.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Agent {
     program: PathBuf,
     arguments: Vec<OsString>,
     process: Process,
+    /// Holds the unix socket, which is not the network namespace's but the file system's.
+    directory: TempDir,
 }
 
 impl Agent {
@@ -39,6 +44,8 @@ impl Agent {
         let mut all: Vec<OsString> = vec!["run".into(), "--node-name".into(), node.name().into()];
         all.extend(["--kubeconfig".into(), kubeconfig.into()]);
         all.extend(["--admin-address".into(), ADMIN.to_string().into()]);
+        let directory = TempDir::new()?;
+        all.extend(["--admin-socket".into(), directory.path().join(SOCKET).into()]);
         all.extend(arguments.iter().map(OsString::from));
         let process = start(node.name(), node.netns(), &program, &all)?;
         Ok(Self {
@@ -47,6 +54,7 @@ impl Agent {
             program,
             arguments: all,
             process,
+            directory,
         })
     }
 
@@ -109,6 +117,11 @@ impl Agent {
     /// Gets a path of its admin address.
     pub fn get(&self, path: &str) -> Result<http::Response> {
         http::get(&self.netns, ADMIN, path)
+    }
+
+    /// Where its unix socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join(SOCKET)
     }
 
     /// Its metrics, as text.
@@ -210,9 +223,14 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let mut agent = script(&node, &directory, WAIT_FOR_TERM);
         let told = agent.wait_log("run", wait::LONG).unwrap();
-        let wanted =
-            "run --node-name node-1 --kubeconfig /tmp/kubeconfig --admin-address 127.0.0.1:9099 --mtu 1400";
-        assert_eq!(told, wanted);
+        let socket = agent.socket().display().to_string();
+        assert_eq!(
+            told,
+            format!(
+                "run --node-name node-1 --kubeconfig /tmp/kubeconfig --admin-address 127.0.0.1:9099 \
+                 --admin-socket {socket} --mtu 1400"
+            )
+        );
         assert!(agent.resident_bytes().unwrap() > 0);
 
         let first = agent.pid();

@@ -1,13 +1,16 @@
-//! The admin endpoint over HTTP: probes for Kubernetes and metrics for Prometheus.
+//! The admin endpoint over HTTP: probes for Kubernetes and metrics for Prometheus, on a TCP port and on a unix socket.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/livez` | 200 while the agent works, 503 when it is stuck and should be restarted |
+//! | `/livez` | 200 while the agent works, 503 with the reason when it should be restarted |
 //! | `/readyz` | 200 once the kernel has been brought to the wanted state, 503 with the reasons until then |
 //! | `/metrics` | OpenMetrics text |
 
 use std::net::SocketAddr;
-use std::{fmt, io};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{fmt, fs, io};
 
 use axum::Router;
 use axum::extract::State;
@@ -15,62 +18,88 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 
-/// How the agent is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Health {
-    /// Whether it works at all; once false, a restart is due.
-    pub(crate) live: bool,
-    /// What is yet to be done before the node's pods can use the network, one sentence each. None: ready.
-    pub(crate) not_ready: Vec<String>,
-}
+/// What is yet to be done before the node's pods can use the network, one sentence each. None: ready.
+pub(crate) type NotReady = Vec<String>;
 
-/// The port could not be had.
+/// The port or the socket could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on --admin-address {address}")]
-pub(crate) struct BindError {
-    address: SocketAddr,
-    source: io::Error,
+pub(crate) enum BindError {
+    /// The port.
+    #[error("cannot listen on --admin-address {address}")]
+    Address {
+        /// Where.
+        address: SocketAddr,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The unix socket.
+    #[error("cannot listen on --admin-socket {}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
 }
 
-/// Opens the port that [`serve`] answers on.
+/// Opens the port that the endpoint answers on.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address)
         .await
-        .map_err(|source| BindError { address, source })
+        .map_err(|source| BindError::Address { address, source })
 }
 
-/// Answers for ever; `metrics` gives the text for each scrape.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    health: watch::Receiver<Health>,
+/// Opens the unix socket that the endpoint answers on, for root only. One that an agent before this one has left is
+/// replaced: that none runs any more is known from [`crate::instance`].
+pub(crate) fn bind_socket(path: &Path) -> Result<UnixListener, BindError> {
+    let bind = || {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bind().map_err(|source| BindError::Socket {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The endpoint's paths; `metrics` gives the text for each scrape.
+pub(crate) fn router(
+    liveness: Liveness,
+    not_ready: watch::Receiver<NotReady>,
     metrics: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
-) -> io::Result<()> {
-    let router = Router::new()
+) -> Router {
+    Router::new()
         .route("/livez", get(livez))
+        .with_state(liveness)
         .route("/readyz", get(readyz))
-        .with_state(health)
-        .route("/metrics", get(async move || metrics_text(metrics())));
-    axum::serve(listener, router).await
+        .with_state(not_ready)
+        .route("/metrics", get(async move || metrics_text(metrics())))
 }
 
-async fn livez(State(health): State<watch::Receiver<Health>>) -> Response {
-    let live = health.borrow().live;
-    if live {
-        "ok\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not live: the log says why\n").into_response()
+async fn livez(State(liveness): State<Liveness>) -> Response {
+    match liveness.check(Instant::now()) {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 
-async fn readyz(State(health): State<watch::Receiver<Health>>) -> Response {
-    let reasons: String = health
+async fn readyz(State(not_ready): State<watch::Receiver<NotReady>>) -> Response {
+    let reasons: String = not_ready
         .borrow()
-        .not_ready
         .iter()
         .map(|reason| format!("{reason}\n"))
         .collect();
@@ -90,41 +119,44 @@ fn metrics_text(text: Result<String, fmt::Error>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
 
-    /// Serves on a port of the kernel's choice and returns its address and the handle to the health.
-    async fn start(health: Health) -> (SocketAddr, watch::Sender<Health>) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, receiver) = watch::channel(health);
-        tokio::spawn(serve(listener, receiver, || Metrics::new().encode()));
-        (address, sender)
+    /// The endpoint of an agent that is not ready for the reasons given.
+    fn endpoint(reasons: NotReady) -> (Router, Liveness, watch::Sender<NotReady>) {
+        let (liveness, (sender, receiver)) = (Liveness::default(), watch::channel(reasons));
+        let router = router(liveness.clone(), receiver, || Metrics::new().encode());
+        (router, liveness, sender)
     }
 
-    /// Status and body of the answer, with its headers between.
-    async fn get(address: SocketAddr, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    /// Serves it on a port of the kernel's choice.
+    async fn serve(router: Router) -> SocketAddr {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        address
+    }
+
+    /// Status and whole text of the answer.
+    async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
+    async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        ask(TcpStream::connect(address).await.unwrap(), path).await
+    }
+
     #[tokio::test]
     async fn readyz_gives_the_reasons_until_there_are_none() {
-        let not_ready = vec![
-            "pods have not been listed yet".to_owned(),
-            "12 objects are missing".to_owned(),
-        ];
-        let (address, health) = start(Health {
-            live: true,
-            not_ready,
-        })
-        .await;
+        let reasons = ["pods have not been listed yet", "12 objects are missing"];
+        let (router, _, health) = endpoint(reasons.map(str::to_owned).to_vec());
+        let address = serve(router).await;
         let (status, answer) = get(address, "/readyz").await;
         assert_eq!(status, 503);
         assert!(
@@ -132,30 +164,25 @@ mod tests {
             "{answer}"
         );
 
-        health.send_modify(|health| health.not_ready.clear());
+        health.send_modify(Vec::clear);
         assert_eq!(get(address, "/readyz").await.0, 200);
     }
 
     #[tokio::test]
-    async fn livez_follows_the_health() {
-        let (address, health) = start(Health {
-            live: true,
-            not_ready: Vec::new(),
-        })
-        .await;
+    async fn livez_follows_the_dataplane() {
+        let (router, liveness, _health) = endpoint(Vec::new());
+        let address = serve(router).await;
         assert_eq!(get(address, "/livez").await.0, 200);
-        health.send_modify(|health| health.live = false);
-        assert_eq!(get(address, "/livez").await.0, 503);
+        liveness.ended();
+        let (status, answer) = get(address, "/livez").await;
+        assert_eq!(status, 503);
+        assert!(answer.ends_with("the dataplane's thread has ended\n"), "{answer}");
     }
 
     #[tokio::test]
     async fn metrics_are_openmetrics() {
-        let (address, _health) = start(Health {
-            live: true,
-            not_ready: Vec::new(),
-        })
-        .await;
-        let (status, answer) = get(address, "/metrics").await;
+        let (router, ..) = endpoint(Vec::new());
+        let (status, answer) = get(serve(router).await, "/metrics").await;
         assert_eq!(status, 200);
         assert!(
             answer.contains("content-type: application/openmetrics-text; version=1.0.0"),
@@ -167,26 +194,38 @@ mod tests {
 
     #[tokio::test]
     async fn other_paths_are_not_found() {
-        let (address, _health) = start(Health {
-            live: true,
-            not_ready: Vec::new(),
-        })
-        .await;
-        assert_eq!(get(address, "/").await.0, 404);
+        let (router, ..) = endpoint(Vec::new());
+        assert_eq!(get(serve(router).await, "/").await.0, 404);
     }
 
     #[tokio::test]
-    async fn a_taken_port_is_told_with_flag_and_address() {
-        let (address, _health) = start(Health {
-            live: true,
-            not_ready: Vec::new(),
-        })
-        .await;
+    async fn the_socket_answers_too_and_replaces_what_a_killed_agent_left() {
+        let directory = routelet_lab::TempDir::new().unwrap();
+        let path = directory.path().join("run/routelet.sock");
+        drop(bind_socket(&path).unwrap());
+        assert!(path.exists(), "the file of a socket outlives it");
+        let (router, ..) = endpoint(Vec::new());
+        let listener = bind_socket(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let stream = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(ask(stream, "/readyz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_listened_on_is_told_with_the_flag() {
+        let (router, ..) = endpoint(Vec::new());
+        let address = serve(router).await;
         let error = anyhow::Error::from(bind(address).await.unwrap_err());
         assert!(
             format!("{error:#}").starts_with(&format!(
                 "cannot listen on --admin-address {address}: Address already in use"
             )),
+            "{error:#}"
+        );
+        let error = anyhow::Error::from(bind_socket(Path::new("/proc/routelet/sock")).unwrap_err());
+        assert!(
+            format!("{error:#}").starts_with("cannot listen on --admin-socket /proc/routelet/sock: "),
             "{error:#}"
         );
     }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use routelet_model::Resource;
 use routelet_watcher::events::Publisher;
 use routelet_watcher::{ApiSettings, Status};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Health};
-use crate::args::{AdminAddress, RunArgs, Setting};
+use crate::admin;
+use crate::args::{AdminAddress, AdminSocket, RunArgs, Setting};
 use crate::dataplane::Dataplane;
 use crate::instance::Instance;
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::signals::StopSignals;
 use crate::story::Story;
@@ -32,22 +33,26 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
 
     let metrics = Arc::new(Metrics::new());
     let watches = Arc::new(Status::default());
-    let not_ready = vec!["the agent has just started".to_owned()];
-    let (health, health_seen) = watch::channel(Health {
-        live: true,
-        not_ready,
-    });
-    if let AdminAddress::At(address) = args.admin.admin_address {
-        let listener = admin::bind(address).await?;
-        tracing::info!(%address, "probes and metrics are served");
+    let (health, health_seen) = watch::channel(vec!["the agent has just started".to_owned()]);
+    let liveness = Liveness::default();
+    let refresh = {
         let (metrics, watches) = (metrics.clone(), watches.clone());
-        let refresh = move || {
+        move || {
             for resource in [Resource::Pods, Resource::Nodes] {
                 metrics.set_watch(resource, &watches.get(resource));
             }
             metrics.encode()
-        };
-        tokio::spawn(admin::serve(listener, health_seen, refresh));
+        }
+    };
+    let router = admin::router(liveness.clone(), health_seen, refresh);
+    if let AdminSocket::At(path) = &args.admin.admin_socket {
+        let listener = admin::bind_socket(path)?;
+        tokio::spawn(axum::serve(listener, router.clone()).into_future());
+    }
+    if let AdminAddress::At(address) = args.admin.admin_address {
+        let listener = admin::bind(address).await?;
+        tracing::info!(%address, "probes and metrics are served");
+        tokio::spawn(axum::serve(listener, router).into_future());
     }
 
     let api = ApiSettings {
@@ -61,12 +66,15 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
 
     let (cluster, cluster_events) = mpsc::channel(CHANNEL);
     let story = Story::new(metrics.clone(), publisher);
-    Dataplane::open(args, cluster_events, health, metrics, story)?
+    let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story)?
         .spawn()
         .context("cannot start the dataplane's thread")?;
 
     tokio::select! {
-        () = routelet_watcher::run(client, args.cluster.node_name.clone(), cluster, watches) => {}
+        () = routelet_watcher::run(client, args.cluster.node_name.clone(), cluster, watches) => {
+            bail!("the watcher has ended");
+        }
+        _ = dataplane => bail!("the dataplane's thread has ended"),
         signal = signals.received() => {
             tracing::info!(signal, "routelet stops and leaves the kernel as it is");
         }

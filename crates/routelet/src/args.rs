@@ -19,7 +19,7 @@ use routelet_model::IfName;
 
 use crate::logging::{LogFilter, LogFormat};
 
-pub(crate) use values::{AdminAddress, Mtu};
+pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal.
 pub(crate) const EXIT_STOPPED: u8 = 0;
@@ -218,6 +218,16 @@ pub(crate) struct AdminArgs {
         default_value = "127.0.0.1:9099"
     )]
     pub(crate) admin_address: AdminAddress,
+
+    /// Unix socket that serves the same to root on this node: a path, or "off". The CNI plugin asks here whether the
+    /// agent is ready.
+    #[arg(
+        long,
+        env = "ROUTELET_ADMIN_SOCKET",
+        value_name = "PATH|off",
+        default_value = "/run/routelet/routelet.sock"
+    )]
+    pub(crate) admin_socket: AdminSocket,
 
     /// Format of the log: text for people, json for machines.
     #[arg(

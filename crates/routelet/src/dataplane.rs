@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,10 +13,11 @@ use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
 use routelet_netlink::Kernel;
 use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::Health;
+use crate::admin::NotReady;
 use crate::args::{NexthopObjects, RunArgs};
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::story::Story;
 
@@ -36,7 +36,8 @@ pub(crate) struct Dataplane {
     cluster: mpsc::Receiver<ClusterEvent>,
     events: Vec<ClusterEvent>,
     audit_interval: Duration,
-    health: watch::Sender<Health>,
+    health: watch::Sender<NotReady>,
+    liveness: Liveness,
     metrics: Arc<Metrics>,
     story: Story,
     started: Instant,
@@ -48,7 +49,8 @@ impl Dataplane {
     pub(crate) fn open(
         args: &RunArgs,
         cluster: mpsc::Receiver<ClusterEvent>,
-        health: watch::Sender<Health>,
+        health: watch::Sender<NotReady>,
+        liveness: Liveness,
         metrics: Arc<Metrics>,
         story: Story,
     ) -> anyhow::Result<Self> {
@@ -79,6 +81,7 @@ impl Dataplane {
             events: Vec::new(),
             audit_interval: args.kernel.audit_interval,
             health,
+            liveness,
             metrics,
             story,
             started,
@@ -86,23 +89,30 @@ impl Dataplane {
         })
     }
 
-    /// Runs the loop on a thread of its own, until the sender of cluster events is gone.
-    pub(crate) fn spawn(self) -> io::Result<JoinHandle<io::Result<()>>> {
+    /// Runs the loop on a thread of its own, until the sender of cluster events is gone. What is returned resolves when
+    /// the thread ends.
+    pub(crate) fn spawn(self) -> io::Result<oneshot::Receiver<()>> {
+        let (running, ended) = oneshot::channel();
+        let liveness = self.liveness.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         std::thread::Builder::new()
             .name("dataplane".to_owned())
             .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
                 runtime.block_on(self.run());
-                Ok(())
-            })
+                liveness.ended();
+                // Who listens has ended, too, if no one does.
+                let _ = running.send(());
+            })?;
+        Ok(ended)
     }
 
     async fn run(mut self) {
         let mut audit = Instant::now() + jittered(self.audit_interval);
         loop {
             let wake = self.work().map_or(audit, |wake| wake.min(audit));
+            self.liveness.idle();
             tokio::select! {
                 count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
                     if count == 0 {
@@ -134,7 +144,9 @@ impl Dataplane {
             if self.planner.missing().is_empty() {
                 self.reconciler.allow_removal();
             }
-            let progress = self.reconciler.step(Instant::now());
+            let now = Instant::now();
+            self.liveness.busy(now);
+            let progress = self.reconciler.step(now);
             match self.reconciler.host_if_changed() {
                 Ok(Some(host)) => {
                     self.planner.host(&host, &mut self.plan);
@@ -204,8 +216,8 @@ impl Dataplane {
             );
         }
         self.health.send_if_modified(|health| {
-            let changed = health.not_ready != not_ready;
-            health.not_ready = not_ready;
+            let changed = *health != not_ready;
+            *health = not_ready;
             changed
         });
     }

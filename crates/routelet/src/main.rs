@@ -8,6 +8,7 @@ mod agent;
 mod args;
 mod dataplane;
 mod instance;
+mod liveness;
 mod logging;
 mod metrics;
 mod signals;

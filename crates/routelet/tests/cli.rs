@@ -96,6 +96,7 @@ fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
         ("ROUTELET_RECEIVE_BUFFER", "8M", "from 65536 to 1073741824"),
         ("ROUTELET_AUDIT_INTERVAL", "0s", "from 1s to 24h"),
         ("ROUTELET_ADMIN_ADDRESS", "localhost", "127.0.0.1:9099"),
+        ("ROUTELET_ADMIN_SOCKET", "routelet.sock", "an absolute path"),
         ("ROUTELET_LOG_FORMAT", "xml", "[possible values: text, json]"),
         (
             "ROUTELET_LOG_LEVEL",
@@ -191,7 +192,7 @@ impl Agent {
     }
 
     fn start_with_stderr(words: &[&str], stderr: impl Into<Stdio>) -> Self {
-        let mut command = routelet(&["run", "--node-name=node-1"], &[]);
+        let mut command = routelet(&["run", "--node-name=node-1", "--admin-socket=off"], &[]);
         command
             .arg("--kubeconfig")
             .arg(kubeconfig())
@@ -260,7 +261,10 @@ fn stops_with_0_on_either_signal() {
             let agent = Agent::start(&["--admin-address=off", "--vxlan-vni=7"]);
             let line = agent.says("routelet starts");
             assert!(line.contains("--node-name=node-1 --kubeconfig="), "{line}");
-            assert!(line.contains("--vxlan-vni=7 --admin-address=off"), "{line}");
+            assert!(
+                line.contains("--vxlan-vni=7 --admin-address=off --admin-socket=off"),
+                "{line}"
+            );
             assert!(!line.contains("--vxlan-port"), "a default is told: {line}");
             agent.signal(signal);
             let (code, said) = agent.end();

@@ -67,6 +67,8 @@ fn defaults_are_those_of_the_design() {
         admin.admin_address,
         AdminAddress::At("127.0.0.1:9099".parse().unwrap())
     );
+    let socket = AdminSocket::At("/run/routelet/routelet.sock".into());
+    assert_eq!(admin.admin_socket, socket);
     assert_eq!(admin.log_format, LogFormat::Text);
 }
 

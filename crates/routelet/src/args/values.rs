@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use routelet_model::{IfName, host_veth_name};
+
+/// Longest path of a unix socket, in bytes: `sun_path` of sys/un.h without its closing zero.
+const SOCKET_PATH: usize = 107;
 
 /// MTU of the VXLAN devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,29 @@ impl FromStr for AdminAddress {
                 "an IP address and a port are wanted, as in 127.0.0.1:9099 or [::1]:9099, or \"off\""
                     .to_owned()
             }),
+        }
+    }
+}
+
+/// Unix socket that serves what the admin address does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AdminSocket {
+    /// None.
+    Off,
+    /// At this path.
+    At(PathBuf),
+}
+
+impl FromStr for AdminSocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ if text.starts_with('/') && text.len() <= SOCKET_PATH => Ok(Self::At(text.into())),
+            _ => Err(format!(
+                "an absolute path of at most {SOCKET_PATH} bytes is wanted, or \"off\""
+            )),
         }
     }
 }
