@@ -234,7 +234,7 @@ impl fmt::Display for RouteTarget {
     }
 }
 
-/// A device. In a wanted one, `None` says that any value will do, and `index` is 0.
+/// A device. In a wanted one, `None` says that any value will do, `running` is as `up`, and `index` is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// What it is.
@@ -245,6 +245,8 @@ pub struct Link {
     pub mtu: Option<u32>,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is up and has a carrier: only on such a link the kernel holds nexthop objects. No one's to set.
+    pub running: bool,
     /// Its interface index: tells a device from a later one of the same name.
     pub index: u32,
 }
@@ -276,7 +278,8 @@ pub struct Vxlan {
 }
 
 impl Object {
-    /// Whether `actual` is what this, a wanted object, asks for.
+    /// Whether `actual` is what this, a wanted object, asks for. A blackhole asks only that packets do not loop:
+    /// someone else's route in its place does as well.
     pub fn satisfied_by(&self, actual: &Object) -> bool {
         match (self, actual) {
             (Self::Link(wanted), Self::Link(actual)) => {
@@ -285,6 +288,7 @@ impl Object {
                     && (wanted.mac.is_none() || wanted.mac == actual.mac)
                     && (wanted.mtu.is_none() || wanted.mtu == actual.mtu)
             }
+            (Self::Route(RouteTarget::Blackhole), Self::Foreign { .. }) => true,
             _ => self == actual,
         }
     }

@@ -25,8 +25,10 @@ pub enum Hint {
     /// The object is now so. Routes of other protocols in the main table come as [`Object::Foreign`]: the receiver
     /// knows whether they stand where one of ours should.
     Seen(Key, Object),
-    /// The object is gone. Not told of routes of other protocols: one may have stood beside one of ours.
+    /// The object is gone.
     Gone(Key),
+    /// A route of another protocol is gone. One of ours may stand beside it.
+    OthersGone(Key),
     /// A link of ours is gone, or has another name now, and with it all that was on it. Not told of a link that
     /// [`Kernel::apply`](crate::Kernel::apply) has deleted.
     LinkGone(IfName),
@@ -50,10 +52,10 @@ pub(crate) fn read(
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(frame, view, hints),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
             let route = view.read(Kind::Route, frame.payload)?;
-            hints.extend(route.and_then(|(key, object)| match object {
-                object if frame.kind == libc::RTM_NEWROUTE => Some(Hint::Seen(key, object)),
-                Object::Foreign { protocol } if protocol != view.config.protocol => None,
-                _ => Some(Hint::Gone(key)),
+            hints.extend(route.map(|(key, object)| match object {
+                object if frame.kind == libc::RTM_NEWROUTE => Hint::Seen(key, object),
+                Object::Foreign { protocol } if protocol != view.config.protocol => Hint::OthersGone(key),
+                _ => Hint::Gone(key),
             }));
             Ok(())
         }

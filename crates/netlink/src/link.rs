@@ -109,6 +109,7 @@ impl SeenLink {
             mac: self.mac,
             mtu: Some(self.mtu),
             up: self.up,
+            running: self.running,
             index: self.index,
         }
     }

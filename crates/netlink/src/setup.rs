@@ -11,7 +11,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -206,6 +206,13 @@ impl Setup {
     /// Sets a link down.
     pub fn set_down(&mut self, link: &str) -> Result<(), Error> {
         self.change(LinkUnspec::new_with_name(link).down().build())
+    }
+
+    /// Takes a link's carrier away, as a cable that is pulled out does, or gives it back. (VXLAN and macvlan can.)
+    pub fn set_protodown(&mut self, link: &str, down: bool) -> Result<(), Error> {
+        let mut message = LinkUnspec::new_with_name(link).build();
+        message.attributes.push(LinkAttribute::ProtoDown(u8::from(down)));
+        self.change(message)
     }
 
     /// Sets a link's MTU in bytes.

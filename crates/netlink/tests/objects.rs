@@ -96,6 +96,7 @@ fn a_link_is_brought_to_what_it_shall_be() {
             mac: Some(mac(5)),
             mtu: None,
             up: true,
+            running: true,
             index: 0,
         };
         let veth = (Key::Link(name(POD)), Object::Link(Box::new(veth)));

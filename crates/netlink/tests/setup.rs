@@ -208,6 +208,7 @@ fn neighbours_and_forwarding_entries_come_and_go() {
         mac: Some(MAC),
         mtu: None,
         up: true,
+        running: true,
         index: 0,
     };
     near.add_vxlan("vx0".parse().unwrap(), &vxlan).unwrap();

@@ -20,6 +20,9 @@ use crate::{Missing, Notice, Reason, Settings};
 /// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
 const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
 
+/// The smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5). On a smaller one the kernel has none.
+const MTU_AT_LEAST_V6: u32 = 1280;
+
 /// How a VXLAN device reaches the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Underlay {
@@ -218,17 +221,31 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
         wanted.object(Key::Sysctl(Sysctl::host(forwarding)), Object::Sysctl(1));
         want_blackholes(facts, family, wanted);
         if let Some(underlay) = facts.underlay.get(family) {
-            want_device(known.settings, facts, family, underlay, wanted);
+            let mtu = underlay.device_mtu(known.settings);
+            if family == Family::V6 && mtu < MTU_AT_LEAST_V6 {
+                refuse_mtu(facts, underlay, mtu, wanted);
+            } else {
+                want_device(known.settings, facts, family, underlay, wanted);
+            }
         }
         let outcome = "this node goes on using it, but the others send its traffic there";
         known.claims.refuse_lost(&facts.node, family, outcome, wanted);
     }
 }
 
+fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted) {
+    let message = format!(
+        "{} leaves {mtu} bytes for the IPv6 pods of node {}, and IPv6 needs {MTU_AT_LEAST_V6}: they reach no other \
+         node until its MTU ({}) is raised, or --mtu",
+        underlay.parent, facts.node.name, underlay.parent_mtu
+    );
+    wanted.refuse(facts.node.as_ref(), Reason::MtuTooSmall, message);
+}
+
 fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Underlay, wanted: &mut Wanted) {
     let device = *settings.vxlan.device.get(family);
     let vxlan = Vxlan {
-        vni: settings.vxlan.vni,
+        vni: vni(settings.vxlan.vni, family, Family::of(underlay.local)),
         port: settings.vxlan.port,
         local: underlay.local,
         parent: Some(underlay.parent),
@@ -239,6 +256,7 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
         mac: Some(vtep_mac_of(&facts.node, family)),
         mtu: Some(underlay.device_mtu(settings)),
         up: true,
+        running: true,
         index: 0,
     };
     wanted.object(Key::Link(device), Object::Link(Box::new(link)));
@@ -250,6 +268,17 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
             },
             Object::Address,
         );
+    }
+}
+
+/// The VNI of the device for a family of pods. Two devices of one VNI and port can only coexist on underlays of two
+/// families, so the one that carries the other family than its underlay's takes the next number.
+fn vni(setting: u32, pods: Family, underlay: Family) -> u32 {
+    const HIGHEST: u32 = 0xff_ffff;
+    match (pods == underlay, setting) {
+        (true, _) => setting,
+        (false, HIGHEST) => HIGHEST - 1,
+        (false, _) => setting + 1,
     }
 }
 

@@ -211,6 +211,7 @@ fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {
         mac: Some(HOST_VETH_MAC),
         mtu: None,
         up: true,
+        running: true,
         index: 0,
     };
     wanted.object(Key::Link(veth), Object::Link(Box::new(link)));

@@ -32,6 +32,8 @@ pub enum Reason {
     NoUnderlayAddress,
     /// Another Node has this node's own underlay address.
     UnderlayAddressTaken,
+    /// What is below a VXLAN device leaves too little for IPv6.
+    MtuTooSmall,
     /// A pod's address is outside of this node's pod subnets.
     AddressOutsideSubnets,
     /// A pod's address is one that no pod can have: this node's own, loopback, multicast.
@@ -53,6 +55,7 @@ impl Reason {
             Self::VtepMacTaken => "vtep_mac_taken",
             Self::NoUnderlayAddress => "no_underlay_address",
             Self::UnderlayAddressTaken => "underlay_address_taken",
+            Self::MtuTooSmall => "mtu_too_small",
             Self::AddressOutsideSubnets => "address_outside_subnets",
             Self::UnusableAddress => "unusable_address",
             Self::AddressTaken => "address_taken",
@@ -72,6 +75,7 @@ impl Reason {
             Self::VtepMacTaken => "VtepMacTaken",
             Self::NoUnderlayAddress => "NoUnderlayAddress",
             Self::UnderlayAddressTaken => "UnderlayAddressTaken",
+            Self::MtuTooSmall => "MtuTooSmall",
             Self::AddressOutsideSubnets => "AddressOutsideSubnets",
             Self::UnusableAddress => "UnusableAddress",
             Self::AddressTaken => "AddressTaken",

@@ -24,7 +24,7 @@ pub struct Settings {
 pub struct VxlanSettings {
     /// Name of the device for each family of pod addresses.
     pub device: PerFamily<IfName>,
-    /// VXLAN network identifier, of both devices.
+    /// VXLAN network identifier. A device whose pods are of the other family than its underlay has the next one.
     pub vni: u32,
     /// UDP port, of both devices.
     pub port: u16,

@@ -30,6 +30,14 @@ enum Plan {
     Remove,
 }
 
+/// What an object needs of the link that it lies on.
+#[derive(Clone, Copy)]
+enum LinkNeed {
+    There,
+    Up,
+    Running,
+}
+
 impl<K: Kernel> Reconciler<K> {
     /// Makes and changes links, and reads back what became of them. True where it wrote.
     pub(crate) fn write_links(&mut self, now: Instant) -> bool {
@@ -96,7 +104,7 @@ impl<K: Kernel> Reconciler<K> {
             Plan::Remove => self.table.set_aside(key),
             Plan::Write(verb) => {
                 let Some(wanted) = slot.wanted.clone() else { return };
-                if !self.repair_is_due(key, now) {
+                if self.backoff.must_wait(&key, now) || !self.repair_is_due(key, now) {
                     return;
                 }
                 if verb == Verb::Create
@@ -149,8 +157,12 @@ impl<K: Kernel> Reconciler<K> {
         };
         let link = key.link().or_else(|| target.and_then(RouteTarget::link))?;
         if self.ownership.follows(link) {
-            let must_be_up = !matches!(key, Key::Sysctl(_) | Key::Address { .. });
-            if !self.link_is_there(link, must_be_up) {
+            let needs = match key {
+                Key::Sysctl(_) | Key::Address { .. } => LinkNeed::There,
+                Key::Nexthop { .. } => LinkNeed::Running,
+                _ => LinkNeed::Up,
+            };
+            if !self.link_is_there(link, needs) {
                 return Some(Key::Link(link));
             }
         }
@@ -166,7 +178,7 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    fn link_is_there(&self, link: IfName, must_be_up: bool) -> bool {
+    fn link_is_there(&self, link: IfName, need: LinkNeed) -> bool {
         let Some(slot) = self.table.get(&Key::Link(link)) else {
             return false;
         };
@@ -178,7 +190,12 @@ impl<K: Kernel> Reconciler<K> {
             Some(Object::Link(wanted)) => discriminant(&wanted.kind) != discriminant(&actual.kind),
             _ => false,
         };
-        !of_another_kind && (actual.up || !must_be_up)
+        !of_another_kind
+            && match need {
+                LinkNeed::There => true,
+                LinkNeed::Up => actual.up,
+                LinkNeed::Running => actual.running,
+            }
     }
 
     /// Whether an object that is not wanted may be taken away.
@@ -189,14 +206,14 @@ impl<K: Kernel> Reconciler<K> {
         }
         if key
             .link()
-            .is_some_and(|link| self.ownership.follows(link) && !self.link_is_there(link, false))
+            .is_some_and(|link| self.ownership.follows(link) && !self.link_is_there(link, LinkNeed::There))
         {
             return false;
         }
-        // A pod's route that was never wanted: the API may merely not have told us of the pod yet. It stays
-        // as long as its veth lives and no pod that we know of owns the veth.
+        // A pod's route that was never wanted to lead there: the API may merely not have told us of the pod yet. It
+        // stays as long as its veth lives and no pod that we know of owns the veth.
         match pod_route_link(key, actual) {
-            Some(link) if !slot.withdrawn && self.ownership.is_host_veth(link) => {
+            Some(link) if slot.withdrawn != Some(link) && self.ownership.is_host_veth(link) => {
                 let veth = self.table.get(&Key::Link(link));
                 veth.is_none_or(|veth| veth.actual.is_none() || veth.wanted.is_some())
             }
@@ -209,7 +226,7 @@ impl<K: Kernel> Reconciler<K> {
         let (None, Some(actual)) = (&slot.wanted, &slot.actual) else {
             return;
         };
-        if self.may_take_away(&key, slot) {
+        if self.may_take_away(&key, slot) && !self.backoff.must_wait(&key, now) {
             let actual = actual.clone();
             if self.repair_is_due(key, now) {
                 self.emit(Verb::Delete, key, actual);
@@ -325,7 +342,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Looks at routes that could not be made because something stands there: it may be ours, where a notification
-    /// told late of its being gone. What is not ours is replaced, and that is told.
+    /// told late of its being gone. What is not ours is replaced, or serves as well, and either is told.
     fn look_at(&mut self, mut blocked: FxHashSet<Key>) {
         let Self { kernel, table, .. } = self;
         let dump = kernel.dump(Kind::Route, None, &mut |key, object| {
@@ -338,19 +355,25 @@ impl<K: Kernel> Reconciler<K> {
         }
         for key in blocked {
             let found = Object::Foreign { protocol: 0 };
-            self.report.replaced.push((key, found.clone()));
-            self.table.edit(key, |slot| slot.actual = Some(found));
+            self.table.edit(key, |slot| slot.actual = Some(found.clone()));
+            let serves = self.table.get(&key).is_some_and(Slot::in_sync);
+            let told = if serves {
+                &mut self.report.yielded
+            } else {
+                &mut self.report.replaced
+            };
+            told.push((key, found));
         }
     }
 
     /// Plans what comes after a failure.
     fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
-        if error.is_missing_link() || matches!(error, Error::OutcomeUnknown) {
-            // What we believe of the kernel is wrong.
-            self.resync_at = Some(now);
-        }
         // A link that goes takes what is on it along, and tells of itself last.
         let passing = error.is_missing_link();
+        // What we believe of the kernel is wrong. That a link is still missing is no news, though.
+        if matches!(error, Error::OutcomeUnknown) || passing && self.backoff.attempts(&key) == 0 {
+            self.resync_soon(now);
+        }
         if let Some(trouble) = self.backoff.failed(key, error.to_string(), passing, now) {
             self.report.refused.push((key, trouble.clone()));
         }

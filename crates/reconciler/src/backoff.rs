@@ -35,12 +35,14 @@ pub struct Trouble {
 struct Fight {
     repairs: u32,
     latest: Instant,
+    told: bool,
 }
 
-/// What is to be tried again, and when.
+/// What is to be tried again, and when: each key at one time at most, however often it fails.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     due: BTreeSet<(Instant, Key)>,
+    times: FxHashMap<Key, Instant>,
     troubles: FxHashMap<Key, Trouble>,
     fights: FxHashMap<Key, Fight>,
 }
@@ -64,6 +66,10 @@ impl Backoff {
         passing: bool,
         now: Instant,
     ) -> Option<&Trouble> {
+        // A repair that failed is none.
+        if let Some(fight) = self.fights.get_mut(&key) {
+            fight.repairs = fight.repairs.saturating_sub(1);
+        }
         let new = || Trouble {
             attempts: 0,
             error: String::new(),
@@ -77,12 +83,13 @@ impl Backoff {
         let news = !known && (trouble.attempts > 1 || !passing);
         trouble.told |= news;
         trouble.error = error;
-        self.due.insert((now + jittered(delay, &key), key));
-        news.then_some(trouble)
+        self.schedule(key, now + jittered(delay, &key));
+        self.troubles.get(&key).filter(|_| news)
     }
 
     /// Forgets a key's trouble, as it went well or is wanted no more.
     pub(crate) fn clear(&mut self, key: &Key) -> Option<Trouble> {
+        self.hurry(key);
         if self.troubles.is_empty() {
             None
         } else {
@@ -100,12 +107,18 @@ impl Backoff {
         self.troubles.iter()
     }
 
+    /// How often in a row a key has failed.
+    pub(crate) fn attempts(&self, key: &Key) -> u32 {
+        self.troubles.get(key).map_or(0, |trouble| trouble.attempts)
+    }
+
     /// Whether an object that someone changed is repaired now. After many repairs in a short time it is
     /// repaired ever more rarely, and planned here.
     pub(crate) fn repair(&mut self, key: Key, now: Instant) -> Repair {
         let fight = self.fights.entry(key).or_insert(Fight {
             repairs: 0,
             latest: now,
+            told: false,
         });
         let excess = fight.repairs.saturating_sub(FIGHT_FREE);
         let pause = if excess == 0 {
@@ -115,17 +128,36 @@ impl Backoff {
         };
         let quiet = now.saturating_duration_since(fight.latest);
         if quiet > FIGHT_WINDOW.max(2 * pause) {
-            fight.repairs = 0;
+            (fight.repairs, fight.told) = (0, false);
         } else if quiet < pause {
             let due = fight.latest + pause;
-            // Told at the first pause only; the same key may come by several times while it waits.
-            let first = excess == 1 && self.due.insert((due, key));
-            self.due.insert((due, key));
+            let first = !std::mem::replace(&mut fight.told, true);
+            self.schedule(key, due);
             return Repair::Later { first };
         }
         fight.repairs += 1;
         fight.latest = now;
         Repair::Now
+    }
+
+    fn schedule(&mut self, key: Key, at: Instant) {
+        self.hurry(&key);
+        self.times.insert(key, at);
+        self.due.insert((at, key));
+    }
+
+    /// Lets a key be tried before its time.
+    pub(crate) fn hurry(&mut self, key: &Key) {
+        if !self.times.is_empty()
+            && let Some(at) = self.times.remove(key)
+        {
+            self.due.remove(&(at, *key));
+        }
+    }
+
+    /// Whether the key's time is yet to come.
+    pub(crate) fn must_wait(&self, key: &Key, now: Instant) -> bool {
+        self.times.get(key).is_some_and(|at| *at > now)
     }
 
     /// Takes the keys whose time has come.
@@ -135,6 +167,7 @@ impl Backoff {
             && at <= now
         {
             self.due.pop_first();
+            self.times.remove(&key);
             keys.push(key);
         }
         keys
@@ -204,6 +237,32 @@ mod tests {
             "another error is news"
         );
         assert_eq!(backoff.clear(&key(1)).unwrap().attempts, 21);
+        assert_eq!(backoff.next(), None, "a trouble that is over is not tried again");
+    }
+
+    #[test]
+    fn a_key_that_fails_out_of_its_turn_has_one_next_time() {
+        let (mut backoff, now) = (Backoff::default(), Instant::now());
+        for _ in 0..100 {
+            backoff.failed(key(1), "no".to_owned(), false, now);
+        }
+        assert!(backoff.must_wait(&key(1), now + LONGEST / 2));
+        let end = now + 2 * LONGEST;
+        assert_eq!(backoff.due(end), [key(1)]);
+        assert!(!backoff.must_wait(&key(1), now));
+        backoff.failed(key(1), "no".to_owned(), false, now);
+        backoff.hurry(&key(1));
+        assert!(!backoff.must_wait(&key(1), now) && backoff.next().is_none());
+    }
+
+    #[test]
+    fn repairs_that_fail_make_no_fight() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        for _ in 0..1000 {
+            assert_eq!(backoff.repair(key(1), now), Repair::Now);
+            backoff.failed(key(1), "no link".to_owned(), true, now);
+            now += Duration::from_millis(10);
+        }
     }
 
     #[test]

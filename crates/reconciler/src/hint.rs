@@ -36,16 +36,17 @@ impl<K: Kernel> Reconciler<K> {
                     }
                     self.lose(key);
                 }
+                Hint::OthersGone(key) => self.lose_others(key),
                 Hint::LinkGone(link) => self.lose_link(link),
                 Hint::HostChanged => {
                     self.host_changed = true;
                     // What failed for want of a link of the host's may go well now.
-                    self.retry_troubles();
+                    self.retry_troubles(|_| true);
                 }
                 Hint::Lost => {
                     self.report.lost += 1;
-                    self.resync_at = Some(now);
-                    self.host_changed = true;
+                    self.lost = true;
+                    self.resync_soon(now);
                 }
             }
         }
@@ -75,18 +76,28 @@ impl<K: Kernel> Reconciler<K> {
         self.table.drop_empty(&key);
     }
 
+    /// The kernel says that someone else's route is gone: ours can be made, unless yet another stands there.
+    fn lose_others(&mut self, key: Key) {
+        if let Some(Object::Foreign { protocol }) = self.table.actual(&key)
+            && *protocol != self.ownership.protocol
+        {
+            self.table.edit(key, |slot| slot.actual = None);
+            self.table.queue(key);
+        }
+    }
+
     /// The kernel says that a link which we follow is now so.
     pub(crate) fn see_link(&mut self, link: IfName, object: Object, now: Instant) {
         let Object::Link(state) = &object else { return };
-        let (up, index) = (state.up, state.index);
+        let (now_up, index) = ((state.up, state.running), state.index);
         let before = match self.table.actual(&Key::Link(link)) {
-            Some(Object::Link(before)) => Some((before.up, before.index)),
+            Some(Object::Link(before)) => Some(((before.up, before.running), before.index)),
             _ => None,
         };
         if before.is_some_and(|(_, before)| before != index) {
             // Another device of the same name: nothing of the old one's is left.
             self.gone.insert(Key::Link(link));
-        } else if before.is_some_and(|(was_up, _)| was_up != up) {
+        } else if before.is_some_and(|(was_up, _)| was_up != now_up) {
             self.suspects.insert(link);
             self.look_again(link, now);
         }
@@ -95,6 +106,8 @@ impl<K: Kernel> Reconciler<K> {
         // One that is as it was is not tried again for that.
         if self.table.actual(&Key::Link(link)) != Some(&object) {
             note_slot(&mut self.table, Key::Link(link), Some(object));
+            // What the link's state was the reason for may go well now.
+            self.retry_troubles(|key| key.link() == Some(link) || matches!(key, Key::Route { .. }));
         }
         self.wake(&Key::Link(link));
     }
@@ -106,10 +119,13 @@ impl<K: Kernel> Reconciler<K> {
         self.suspects.remove(&link);
     }
 
-    /// Queues the keys that the kernel refused, before their time.
-    fn retry_troubles(&mut self) {
-        for (key, _) in self.backoff.troubles() {
-            self.table.queue(*key);
+    /// Queues keys that the kernel refused, before their time.
+    fn retry_troubles(&mut self, which: impl Fn(&Key) -> bool) {
+        let troubles = self.backoff.troubles().map(|(key, _)| *key);
+        let keys: Vec<Key> = troubles.filter(|key| which(key)).collect();
+        for key in keys {
+            self.backoff.hurry(&key);
+            self.table.queue(key);
         }
     }
 
@@ -119,6 +135,7 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         for key in self.waiting.remove(awaited).unwrap_or_default() {
+            self.backoff.hurry(&key);
             self.table.queue(key);
         }
     }

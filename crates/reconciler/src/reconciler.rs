@@ -8,12 +8,16 @@ use routelet_netlink::{Error, Failure, Hint, Operation};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backoff::{Backoff, Trouble};
+use crate::ownership::pod_route_link;
 use crate::table::{Cause, Count, Slot, Table};
 use crate::{Kernel, Ownership, Report};
 
 /// How long after a link's change its objects are looked at once more: the kernel tells of a link that
 /// goes down before it has taken the routes away, and a dump does not wait for it.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// How long after a failed attempt the host's links and addresses are read again.
+const HOST_AGAIN: Duration = Duration::from_secs(1);
 
 /// Brings the kernel to the wanted objects and keeps it there.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct Reconciler<K> {
     pub(crate) waiting: FxHashMap<Key, FxHashSet<Key>>,
     /// When everything is to be read: at the start, after lost notifications, after a failed read.
     pub(crate) resync_at: Option<Instant>,
+    /// Until when no full comparison follows the last one.
+    pub(crate) rested_at: Instant,
     /// Reads that failed in a row.
     pub(crate) failed_reads: u32,
     /// Links whose objects may have gone without a word: dump these.
@@ -37,8 +43,14 @@ pub struct Reconciler<K> {
     pub(crate) second_look: Option<(Instant, BTreeSet<IfName>)>,
     /// Links and nexthops that are gone, and with them, silently, what used them.
     pub(crate) gone: FxHashSet<Key>,
+    /// Whether notifications were lost since the last full comparison.
+    pub(crate) lost: bool,
     /// Whether the host's own links or addresses have changed since they were last read.
     pub(crate) host_changed: bool,
+    /// When they are read again, after that has failed.
+    host_again_at: Option<Instant>,
+    /// Whether a link of the host has changed, and perhaps the name of a device's parent with it.
+    relook_links: bool,
     /// Number of the latest dump.
     pub(crate) generation: u32,
     // Reused from step to step.
@@ -69,11 +81,15 @@ impl<K: Kernel> Reconciler<K> {
             may_remove: false,
             waiting: FxHashMap::default(),
             resync_at: Some(now),
+            rested_at: now,
             failed_reads: 0,
             suspects: BTreeSet::new(),
             second_look: None,
             gone: FxHashSet::default(),
+            lost: false,
             host_changed: true,
+            host_again_at: None,
+            relook_links: false,
             generation: 0,
             hints: Vec::new(),
             operations: Vec::new(),
@@ -86,7 +102,11 @@ impl<K: Kernel> Reconciler<K> {
     pub fn want(&mut self, key: Key, object: Option<Object>) {
         self.backoff.clear(&key);
         self.table.edit(key, |slot| {
-            slot.withdrawn = object.is_none() && (slot.wanted.is_some() || slot.withdrawn);
+            slot.withdrawn = match (&object, &slot.wanted) {
+                (None, Some(before)) => pod_route_link(&key, before),
+                (None, None) => slot.withdrawn,
+                (Some(_), _) => None,
+            };
             slot.wanted = object;
             slot.drift = None;
             // Another's route is no concern where none is wanted.
@@ -125,20 +145,44 @@ impl<K: Kernel> Reconciler<K> {
         });
     }
 
-    /// The host's links and addresses, where they may have changed since the last call.
-    pub fn host_if_changed(&mut self) -> Result<Option<Host>, Error> {
+    /// The host's links and addresses, where they may have changed since the last call. One that fails is tried
+    /// again by a step after a while.
+    pub fn host_if_changed(&mut self, now: Instant) -> Result<Option<Host>, Error> {
         if !self.host_changed {
             return Ok(None);
         }
-        let host = self.kernel.host()?;
         self.host_changed = false;
-        Ok(Some(host))
+        self.host_again_at = None;
+        match self.kernel.host() {
+            Ok(host) => {
+                self.relook_links = true;
+                Ok(Some(host))
+            }
+            Err(error) => {
+                self.host_again_at = Some(now + HOST_AGAIN);
+                Err(error)
+            }
+        }
     }
 
     /// Does a bounded piece of work: takes the notifications in, reads what has become doubtful, and writes
-    /// one batch. `now` is the present.
+    /// one batch. `now` is the present. Where the host's links have changed it only says that there is more to do,
+    /// until [`Self::host_if_changed`] has told of them.
     pub fn step(&mut self, now: Instant) -> Progress {
         self.take_hints(now);
+        if self.host_again_at.is_some_and(|at| at <= now) {
+            self.host_changed = true;
+        }
+        // What is wanted follows from the host's links: first what it shall be now, then the writing.
+        if self.host_changed {
+            return Progress::More;
+        }
+        if std::mem::take(&mut self.relook_links)
+            && let Err(error) = self.read_links(now)
+        {
+            self.report.failed_reads.push((Kind::Link, error.to_string()));
+            self.resync_soon(now);
+        }
         for key in self.backoff.due(now) {
             match self.table.get(&key) {
                 Some(_) => self.table.queue(key),
@@ -169,10 +213,15 @@ impl<K: Kernel> Reconciler<K> {
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);
         Progress::Idle(
-            [self.backoff.next(), second_look, self.resync_at]
-                .into_iter()
-                .flatten()
-                .min(),
+            [
+                self.backoff.next(),
+                second_look,
+                self.resync_at,
+                self.host_again_at,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         )
     }
 

@@ -21,6 +21,8 @@ pub struct Report {
     pub fights: Vec<Key>,
     /// Foreign objects that stood where one of ours belongs and were replaced.
     pub replaced: Vec<(Key, Object)>,
+    /// Foreign objects that stand where one of ours belongs, serve as well, and stay.
+    pub yielded: Vec<(Key, Object)>,
     /// Operations that succeeded, by kind and verb.
     pub operations: OperationCounts,
     /// Operations that failed, by kind and error number (0 where there is none).

@@ -20,6 +20,8 @@ const ON_LINKS: [Kind; 5] = [
 ];
 /// Delay before a read that failed is tried again; doubled with each failure in a row.
 const REREAD_FIRST: Duration = Duration::from_millis(20);
+/// How many times as long as a full comparison took there is none after it, save by an audit.
+const RESYNC_REST: u32 = 10;
 /// How often that delay is doubled at most: about five seconds.
 const REREAD_DOUBLINGS: u32 = 8;
 
@@ -28,6 +30,7 @@ impl<K: Kernel> Reconciler<K> {
     pub(crate) fn resync_all(&mut self, now: Instant) {
         let started = Instant::now();
         self.suspects.clear();
+        self.host_changed |= std::mem::take(&mut self.lost);
         if let Err((kind, error)) = self.read_everything(now) {
             return self.reread_later(kind, &error, now);
         }
@@ -35,7 +38,16 @@ impl<K: Kernel> Reconciler<K> {
         self.failed_reads = 0;
         self.read_sysctls(|_| true);
         self.table.queue_all();
-        self.report.resyncs.push(started.elapsed());
+        let took = started.elapsed();
+        self.rested_at = now + took * RESYNC_REST;
+        self.report.resyncs.push(took);
+    }
+
+    /// Plans a full comparison: at once, or when the last one is some time ago. A burst of others' routes that
+    /// overruns the notifications again and again does not keep us reading.
+    pub(crate) fn resync_soon(&mut self, now: Instant) {
+        let at = now.max(self.rested_at);
+        self.resync_at = Some(self.resync_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn read_everything(&mut self, now: Instant) -> Result<(), (Kind, Error)> {
@@ -45,10 +57,15 @@ impl<K: Kernel> Reconciler<K> {
         for kind in ON_LINKS {
             self.read(kind, None).map_err(|error| (kind, error))?;
         }
-        let generation = self.generation;
-        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| {
-            slot.seen != generation && ON_LINKS.contains(&key.kind())
-        });
+        let (generation, ours) = (self.generation, self.ownership.protocol);
+        self.table
+            .forget_actual(Some(Cause::Deleted), |key, slot, actual| {
+                // Someone else's routes are in no dump of ours.
+                let others = matches!(actual, Object::Foreign { protocol } if *protocol != ours);
+                slot.seen != generation
+                    && ON_LINKS.contains(&key.kind())
+                    && !(others && key.kind() == Kind::Route)
+            });
         Ok(())
     }
 

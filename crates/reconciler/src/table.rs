@@ -4,7 +4,7 @@
 //! A key whose wanted or actual side changed is queued once, by kind. Objects are made in the order of the
 //! kinds and, when nothing is left to make, taken away in the reverse order: make before break.
 
-use routelet_model::{Key, Kind, Object};
+use routelet_model::{IfName, Key, Kind, Object};
 use rustc_hash::FxHashMap;
 
 /// Number of kinds.
@@ -43,8 +43,8 @@ pub(crate) struct Slot {
     pub(crate) seen: u32,
     /// Whether the key is queued.
     queued: bool,
-    /// Whether the planner has wanted the object at some time and does so no more.
-    pub(crate) withdrawn: bool,
+    /// The host veth that a pod's route led to when it was last wanted, where it is wanted no more.
+    pub(crate) withdrawn: Option<IfName>,
     /// What someone did to the object since it was last in sync.
     pub(crate) drift: Option<Cause>,
 }

@@ -189,7 +189,7 @@ fn lost_notifications_make_everything_be_read_again() {
     let [.., (route, _)] = peer(1);
     bench.meddle(route, None);
     bench.hint(Hint::Lost);
-    bench.settle();
+    bench.pass(Duration::from_secs(1));
     assert!(bench.holds(peer(1)));
     assert_eq!(bench.report().lost, 1);
 }

@@ -3,6 +3,7 @@
 mod node;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use node::{Agent, By, Meddle, Node, Peer, Pod, UNDERLAY, device, dump, in_netns, ip, net, own_node, veth};
 use routelet_model::{ClusterEvent, Family, Key, Kind, MacAddr, NodeAddress, NodeAddressKind, Object};
@@ -290,5 +291,100 @@ fn what_depends_on_the_last_address_of_a_device_comes_back_with_it() {
         node.setup.set_mac(link.as_str(), MacAddr([2; 6])).unwrap();
         agent.converge(|_| false);
         assert!(repairs(&agent).contains_key(&Key::Address { link, address }));
+    });
+}
+
+#[test]
+fn devices_whose_parent_was_deleted_are_back_as_soon_as_it_is() {
+    in_netns(|| {
+        let mut node = Node::new();
+        let mut agent = with_peer_and_pod(&mut node);
+        node.meddle(&Meddle::DeleteUnderlay);
+        agent.pass(Duration::from_secs(600));
+        let tries: usize = agent.reports.iter().map(|report| report.errors.len()).sum();
+        assert!(tries < 120, "{tries} tries of two devices in ten minutes");
+        assert!(agent.reports.iter().all(|report| report.fights.is_empty()));
+        node.meddle(&Meddle::MakeUnderlay);
+        // No time passes.
+        agent.pass(Duration::ZERO);
+        assert_eq!(agent.faults(|_| false), [""; 0]);
+    });
+}
+
+#[test]
+fn a_parent_with_another_name_costs_its_devices_nothing() {
+    in_netns(|| {
+        let mut node = Node::new();
+        let mut agent = with_peer_and_pod(&mut node);
+        agent.take_operations();
+        let before = Family::ALL.map(|family| node.setup.link(device(family).as_str()).unwrap());
+        node.meddle(&Meddle::RenameUnderlay(UNDERLAY, "lan0"));
+        agent.settle();
+        assert_eq!(agent.faults(|_| false), [""; 0]);
+        let after = Family::ALL.map(|family| node.setup.link(device(family).as_str()).unwrap());
+        assert_eq!(before, after, "the devices are the same ones");
+        assert_eq!(agent.take_operations(), 0);
+    });
+}
+
+#[test]
+fn what_cannot_be_on_a_small_underlay_is_not_tried_in_a_loop() {
+    in_netns(|| {
+        let mut node = Node::new();
+        let mut agent = with_peer_and_pod(&mut node);
+        node.meddle(&Meddle::UnderlayMtu(1300));
+        agent.pass(Duration::from_secs(600));
+        let tries = agent.take_operations();
+        assert!(tries < 120, "{tries} operations in ten minutes");
+        assert!(!agent.reconciler.is_in_doubt());
+        assert!(
+            node.setup.link(device(Family::V4).as_str()).unwrap().is_some(),
+            "the other family goes on"
+        );
+        node.meddle(&Meddle::UnderlayMtu(1500));
+        agent.pass(Duration::ZERO);
+        assert_eq!(agent.faults(|_| false), [""; 0]);
+    });
+}
+
+#[test]
+fn a_device_without_carrier_is_filled_again_when_it_has_one() {
+    in_netns(|| {
+        let mut node = Node::new();
+        let mut agent = with_peer_and_pod(&mut node);
+        for family in Family::ALL {
+            node.setup.set_protodown(device(family).as_str(), true).unwrap();
+            agent.pass(Duration::from_secs(1));
+            node.setup.set_protodown(device(family).as_str(), false).unwrap();
+            agent.converge(|_| false);
+        }
+    });
+}
+
+/// The kernel takes two VXLAN devices of one VNI and port for one where their underlays are of one family.
+#[test]
+fn both_families_of_pods_over_an_underlay_of_one() {
+    in_netns(|| {
+        let mut node = Node::new();
+        node.setup
+            .delete_address(UNDERLAY, net("2001:db8::1/64"))
+            .unwrap();
+        let mut agent = Agent::start(true, BUFFER);
+        let mut own = own_node(0);
+        own.addresses.retain(|address| address.address.is_ipv4());
+        agent.tell(ClusterEvent::NodeApplied(own));
+        let ClusterEvent::NodeApplied(mut peer) = Peer::event(1, Some(PEER)) else {
+            panic!()
+        };
+        peer.addresses.retain(|address| address.address.is_ipv4());
+        agent.tell(ClusterEvent::NodeApplied(peer));
+        agent.tell_synced();
+        agent.converge(|_| false);
+        for family in Family::ALL {
+            assert!(
+                node.setup.link(device(family).as_str()).unwrap().is_some(),
+                "{family}"
+            );
+        }
     });
 }

@@ -143,7 +143,8 @@ pub(crate) struct OverlayArgs {
     )]
     pub vxlan_device_v6: IfName,
 
-    /// VXLAN network identifier, the same on all nodes: 0 to 16777215.
+    /// VXLAN network identifier, the same on all nodes: 0 to 16777215. IPv6 pods over an IPv4 underlay (or the other
+    /// way round) have a device with the next number.
     #[arg(long, env = "ROUTELET_VXLAN_VNI", value_name = "NUMBER", default_value = "4096",
         value_parser = values::vni)]
     pub(crate) vxlan_vni: u32,

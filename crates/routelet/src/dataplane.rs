@@ -147,7 +147,7 @@ impl Dataplane {
             let now = Instant::now();
             self.liveness.busy(now);
             let progress = self.reconciler.step(now);
-            match self.reconciler.host_if_changed() {
+            match self.reconciler.host_if_changed(now) {
                 Ok(Some(host)) => {
                     self.planner.host(&host, &mut self.plan);
                     more = self.hand_over();

@@ -37,23 +37,37 @@ impl Story {
     /// What the reconciler did.
     pub(crate) fn reconciled(&mut self, report: Report) {
         self.repaired(&report.repairs);
-        for (key, trouble) in &report.refused {
-            tell_refused(key, trouble);
-        }
-        for (key, trouble) in &report.recovered {
+        tell_refused(&report.refused);
+        let by_kind = report
+            .recovered
+            .iter()
+            .map(|(key, trouble)| (key.kind(), (key, trouble)));
+        for (_, (count, (key, trouble))) in grouped(by_kind) {
             let seconds = trouble.since.elapsed().as_secs_f64();
-            tracing::info!(object = %key, attempts = trouble.attempts, seconds, "the kernel has taken it after all");
+            tracing::info!(
+                count, object = %key, attempts = trouble.attempts, seconds,
+                "the kernel has taken it after all"
+            );
         }
-        for key in &report.fights {
+        for (_, (count, key)) in grouped(report.fights.iter().map(|key| (key.kind(), key))) {
             tracing::warn!(
-                object = %key,
+                count, object = %key,
                 "someone keeps changing it; it is repaired ever more rarely. Look for a daemon that manages the \
                  same: systemd-networkd (ManageForeignRoutes=no), NetworkManager (unmanaged-devices), another \
                  network plugin"
             );
         }
-        for (key, _) in &report.replaced {
-            tracing::warn!(object = %key, "replaced one that was not ours: it stood where a pod's or a peer's belongs");
+        for (_, (count, key)) in grouped(report.replaced.iter().map(|(key, _)| (key.kind(), key))) {
+            tracing::warn!(
+                count, object = %key,
+                "replaced one that was not ours: it stood where a pod's or a peer's belongs"
+            );
+        }
+        for (_, (count, key)) in grouped(report.yielded.iter().map(|(key, _)| (key.kind(), key))) {
+            tracing::info!(
+                count, object = %key,
+                "left someone else's in place: it is to this node's own pod subnet, where a blackhole would stand"
+            );
         }
         for (kind, error) in &report.failed_reads {
             tracing::warn!(%kind, error, "cannot read the kernel's state; nothing is removed, trying again");
@@ -104,15 +118,13 @@ impl Story {
 
     /// One line for each kind and cause, with the first object as an example.
     fn repaired(&self, repairs: &[Repaired]) {
-        let mut groups: BTreeMap<(Kind, Cause), (usize, &Repaired)> = BTreeMap::new();
         for repair in repairs {
             self.metrics.repaired(repair.key.kind(), repair.cause.as_str());
-            groups
-                .entry((repair.key.kind(), repair.cause))
-                .or_insert((0, repair))
-                .0 += 1;
         }
-        for ((kind, cause), (count, first)) in groups {
+        let by_cause = repairs
+            .iter()
+            .map(|repair| ((repair.key.kind(), repair.cause), repair));
+        for ((kind, cause), (count, first)) in grouped(by_cause) {
             let found = first
                 .found
                 .as_ref()
@@ -182,13 +194,28 @@ impl Story {
     }
 }
 
-fn tell_refused(key: &Key, trouble: &Trouble) {
-    let remedy = match key {
-        Key::Link(_) => {
-            "; if another device has its name, or its VNI and port, delete that one or choose others \
-             (--vxlan-device, --vxlan-vni, --vxlan-port)"
-        }
-        _ => "",
-    };
-    tracing::warn!(object = %key, error = trouble.error, "the kernel refused it, trying again{remedy}");
+/// One line for each kind and error, with the first object as an example.
+fn tell_refused(refused: &[(Key, Trouble)]) {
+    let by_error = refused
+        .iter()
+        .map(|(key, trouble)| ((key.kind(), &trouble.error), key));
+    for ((kind, error), (count, key)) in grouped(by_error) {
+        let remedy = match kind {
+            Kind::Link => {
+                "; if another device has its name, or its VNI and port, delete that one or choose others \
+                 (--vxlan-device, --vxlan-vni, --vxlan-port)"
+            }
+            _ => "",
+        };
+        tracing::warn!(count, object = %key, error, "the kernel refused it, trying again{remedy}");
+    }
+}
+
+/// How many there are of each group, and the first of them: so that a thousand of a kind make one line.
+fn grouped<G: Ord, T>(items: impl Iterator<Item = (G, T)>) -> BTreeMap<G, (usize, T)> {
+    let mut groups = BTreeMap::new();
+    for (group, item) in items {
+        groups.entry(group).or_insert((0, item)).0 += 1;
+    }
+    groups
 }

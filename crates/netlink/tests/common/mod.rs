@@ -115,6 +115,7 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         mac: Some(mac),
         mtu: Some(mtu),
         up: true,
+        running: true,
         index: 0,
     };
     (Key::Link(device(family)), Object::Link(Box::new(link)))

@@ -19,6 +19,16 @@ fn device(world: &World, name: &str) -> (IpAddr, String, u32) {
     }
 }
 
+fn vni(world: &World, name: &str) -> Option<u32> {
+    match world.wanted.get(&Key::Link(ifname(name)))? {
+        Object::Link(link) => match &link.kind {
+            LinkKind::Vxlan(vxlan) => Some(vxlan.vni),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -291,5 +301,38 @@ fn no_blackhole_around_the_own_address() {
     assert_eq!(
         world.refusals(),
         [refused("node node-a", Reason::SubnetHoldsUnderlay)]
+    );
+}
+
+/// The kernel holds two devices of one VNI and port only where their underlays are of two families.
+#[test]
+fn two_devices_on_an_underlay_of_one_family_have_two_vnis() {
+    let with = |setting: u32, addresses: &[&str]| {
+        let mut settings = mk_settings();
+        settings.vxlan.vni = setting;
+        let mut world = World::ready_with(settings);
+        world.node(mk_node(OWN, 100, addresses, &["10.1.0.0/24", "fd10:1::/64"]));
+        ["vxlan.calico", "vxlan-v6.calico"].map(|name| vni(&world, name).unwrap())
+    };
+    assert_eq!(with(4096, &["192.168.0.1", "fd00::1"]), [4096, 4096]);
+    assert_eq!(with(4096, &["192.168.0.1"]), [4096, 4097]);
+    assert_eq!(with(4096, &["fd00::1"]), [4097, 4096]);
+    assert_eq!(with(0xff_ffff, &["192.168.0.1"]), [0xff_ffff, 0xff_fffe]);
+}
+
+#[test]
+fn an_underlay_too_small_for_ipv6_is_told_and_leaves_ipv4_alone() {
+    let mut world = World::ready();
+    world.host(&mk_host(&[("eth0", 1300, &["192.168.0.1/24", "fd00::1/64"])]));
+    assert_eq!(vni(&world, "vxlan-v6.calico"), None);
+    assert!(vni(&world, "vxlan.calico").is_some());
+    assert_eq!(
+        world.refusals(),
+        [refused(&format!("node {OWN}"), Reason::MtuTooSmall)]
+    );
+    world.host(&own_host());
+    assert_eq!(
+        (vni(&world, "vxlan-v6.calico"), world.refusals()),
+        (Some(4096), vec![])
     );
 }

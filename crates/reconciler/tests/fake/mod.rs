@@ -31,6 +31,9 @@ pub(crate) struct State {
     /// Dumps of this kind show half of what there is and fail.
     pub(crate) interrupted: Option<Kind>,
     pub(crate) dumps: u32,
+    /// Whether the host's links cannot be read.
+    pub(crate) host_fails: bool,
+    pub(crate) host_reads: u32,
 }
 
 #[derive(Clone, Default)]
@@ -98,6 +101,11 @@ impl Kernel for FakeKernel {
     }
 
     fn host(&mut self) -> Result<Host, Error> {
+        let mut state = self.0.borrow_mut();
+        state.host_reads += 1;
+        if state.host_fails {
+            return Err(kernel_error(nix::libc::ENOBUFS));
+        }
         Ok(Host::default())
     }
 
@@ -183,7 +191,11 @@ impl Bench {
     /// Steps until nothing is left to do at the present; returns when there will be.
     pub(crate) fn settle(&mut self) -> Option<Instant> {
         for _ in 0..1000 {
-            if let Progress::Idle(next) = self.reconciler.step(self.now) {
+            let progress = self.reconciler.step(self.now);
+            let host = self.reconciler.host_if_changed(self.now);
+            if let Progress::Idle(next) = progress
+                && host.is_ok()
+            {
                 return next;
             }
         }
@@ -271,6 +283,7 @@ pub(crate) fn device() -> [(Key, Object); 3] {
         mac: Some(routelet_model::vtep_mac("node-0", Family::V4)),
         mtu: Some(1450),
         up: true,
+        running: true,
         index: 0,
     };
     [
@@ -321,6 +334,7 @@ pub(crate) fn veth_link(up: bool, index: u32) -> Object {
         mac: Some(routelet_model::HOST_VETH_MAC),
         mtu: None,
         up,
+        running: up,
         index,
     }))
 }

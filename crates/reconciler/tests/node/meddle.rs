@@ -6,7 +6,7 @@ use routelet_model::{
 use routelet_netlink::setup::VethEnd;
 use routelet_netlink::{Kernel, Operation, Verb};
 
-use super::{Node, UNDERLAY, add_veth, device, ip, name, open_ours, veth};
+use super::{Node, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, veth};
 
 /// Someone's deed. One that the kernel refuses, as there is nothing to do it to, is none.
 #[derive(Debug, Clone)]
@@ -33,6 +33,12 @@ pub(crate) enum Meddle {
     SecondNexthop(Key),
     WriteSetting(Sysctl, u32),
     UnderlayMtu(u32),
+    /// Deletes the underlay's link; the kernel takes the VXLAN devices along.
+    DeleteUnderlay,
+    /// Makes it again, with its addresses.
+    MakeUnderlay,
+    /// Gives it another name, or the usual one back.
+    RenameUnderlay(&'static str, &'static str),
 }
 
 /// Who does it.
@@ -112,6 +118,9 @@ impl Node {
                 _ = std::fs::write(format!("/proc/sys/{}", sysctl.path()), value.to_string());
             }
             Meddle::UnderlayMtu(mtu) => self.setup.set_mtu(UNDERLAY, *mtu).unwrap(),
+            Meddle::DeleteUnderlay => self.setup.delete_link(UNDERLAY).unwrap(),
+            Meddle::MakeUnderlay => add_underlay(&mut self.setup),
+            Meddle::RenameUnderlay(old, new) => self.setup.rename(old, new).unwrap(),
         }
     }
 
@@ -188,6 +197,7 @@ fn flawed_device(family: Family, flaws: Flaws) -> Object {
         mac: Some(mac),
         mtu: Some(if flaws.mtu { 1300 } else { mtu }),
         up: !flaws.down,
+        running: !flaws.down,
         index: 0,
     }))
 }

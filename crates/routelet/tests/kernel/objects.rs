@@ -86,11 +86,6 @@ fn what_is_changed_is_changed_back() {
             web,
             Object::Route(RouteTarget::Link("eth0".parse().unwrap())),
         ),
-        (
-            FOREIGN,
-            Key::route(stage.cluster.nodes()[0].subnet),
-            Object::Route(RouteTarget::Link(link)),
-        ),
     ] {
         let what = format!("{key} was made {object} by protocol {protocol}");
         stage.repaired(key.kind(), "changed", &what, |stage| {
@@ -292,6 +287,32 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
         })
         .unwrap_or_else(|error| panic!("{error}: {:#?}", stage.agent().log()));
     }
+}
+
+/// As the connected route of a bridge, on which pods of another network plugin are, and a BGP daemon's aggregate.
+#[test]
+fn a_foreign_route_to_the_own_pod_subnet_serves_until_it_goes() {
+    let mut stage = stage();
+    let own = Key::route(stage.cluster.nodes()[0].subnet);
+    let link = DEVICE.parse().unwrap();
+    let others = Object::Route(RouteTarget::Link(link));
+    let (gateway, peer) = (peer_subnet(1).addr(), Key::route(peer_subnet(1)));
+    let to_peer = || Object::Route(RouteTarget::Nexthop { link, gateway });
+    stage.meddle(FOREIGN, &[replace(own, others.clone())]);
+    stage.wait_noticed_by(peer, to_peer());
+    assert!(!stage.kernel().contains_key(&own));
+    stage.start_agent(NO_AUDIT);
+    stage.wait_noticed_by(peer, to_peer());
+    assert!(!stage.kernel().contains_key(&own), "also after a start");
+    assert_eq!(stage.sum("routelet_objects_out_of_sync"), 0);
+    let told = format!("object={own}");
+    let line = stage
+        .agent()
+        .wait_log("left someone else's in place", wait::LONG)
+        .unwrap();
+    assert!(line.contains(&told), "{line}");
+    stage.meddle(FOREIGN, &[delete(own, others)]);
+    stage.wait_right("the foreign route went");
 }
 
 fn host_route(stage: &Stage, host: u8) -> Key {

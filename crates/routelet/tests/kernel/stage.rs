@@ -256,10 +256,15 @@ impl Stage {
     /// Returns when the agent has dealt with all that the kernel has told so far, by what it tells next: the
     /// blackhole route deleted, and repaired with one operation.
     pub(crate) fn wait_noticed(&mut self) {
-        let before = self.repairs(Kind::Route, "deleted");
         let route = Key::route(self.cluster.nodes()[0].subnet);
-        self.meddle(OURS, &[delete(route, Object::Route(RouteTarget::Blackhole))]);
-        wait::until(wait::LONG, "the blackhole route to be repaired", || {
+        self.wait_noticed_by(route, Object::Route(RouteTarget::Blackhole));
+    }
+
+    /// The same by another route, where the blackhole route is not there.
+    pub(crate) fn wait_noticed_by(&mut self, route: Key, object: Object) {
+        let before = self.repairs(Kind::Route, "deleted");
+        self.meddle(OURS, &[delete(route, object)]);
+        wait::until(wait::LONG, &format!("the {route} to be repaired"), || {
             self.repairs(Kind::Route, "deleted") > before
         })
         .unwrap();
@@ -366,6 +371,7 @@ pub(crate) fn vxlan(node: &str, local: IpAddr) -> Link {
         mac: Some(vtep_mac(node, Family::V4)),
         mtu: Some(1450),
         up: true,
+        running: true,
         index: 0,
     }
 }
@@ -376,6 +382,7 @@ fn host_veth() -> Link {
         mac: Some(HOST_VETH_MAC),
         mtu: Some(1450),
         up: true,
+        running: true,
         index: 0,
     }
 }

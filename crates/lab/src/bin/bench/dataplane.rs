@@ -103,7 +103,7 @@ impl Dataplane {
     /// Works until there is nothing left to do. An error where the kernel refused something.
     pub(crate) fn settle(&mut self) -> Result<()> {
         loop {
-            if let Some(host) = self.reconciler.host_if_changed()? {
+            if let Some(host) = self.reconciler.host_if_changed(Instant::now())? {
                 self.planner.host(&host, &mut self.plan);
             }
             self.hand_over();

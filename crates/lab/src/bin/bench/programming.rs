@@ -231,6 +231,7 @@ impl Place {
             mac: None,
             mtu: Some(1450),
             up: true,
+            running: true,
             index: 0,
         };
         setup.add_vxlan(DEVICE.parse()?, &link)?;
