@@ -17,12 +17,12 @@ use routelet_lab::{TempDir, wait};
 use routelet_netlink::Netns;
 
 fn demo(arguments: &[&str]) -> Process {
-    demo_with(arguments, &std::env::temp_dir())
+    let agent = built_program("routelet", "ROUTELET_BIN").unwrap();
+    demo_with(arguments, &agent, &std::env::temp_dir())
 }
 
-/// `temporary` is where it has its temporary files.
-fn demo_with(arguments: &[&str], temporary: &Path) -> Process {
-    let agent = built_program("routelet", "ROUTELET_BIN").unwrap();
+/// `agent` is the agents' program, `temporary` is where the demo has its temporary files.
+fn demo_with(arguments: &[&str], agent: &Path, temporary: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
     command
         .args(arguments)
@@ -54,12 +54,33 @@ fn all_of_it_works() {
 }
 
 #[test]
+fn a_step_that_fails_is_named() {
+    let mut demo = demo_with(&[], Path::new("/bin/false"), &std::env::temp_dir());
+    let status = demo.wait_exit(2 * wait::LONG).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", demo.log().join("\n"));
+    for part in [
+        "FAILED in step 2 (An agent on each node: `routelet run`)",
+        "the agent on node-1 ended before it was ready",
+    ] {
+        demo.wait_log(part, wait::LONG).unwrap();
+    }
+    assert!(!demo.log().join("\n").contains("All of it worked"));
+}
+
+#[test]
 fn it_stays_until_it_is_interrupted_and_then_leaves_nothing() {
     let mut demo = demo(&["--keep"]);
     let line = demo.wait_log("nsenter --net=", 4 * wait::LONG).unwrap();
     let (_, netns) = line.rsplit_once("--net=").unwrap();
     let netns = std::fs::metadata(netns).unwrap();
     demo.wait_log("9099/metrics", wait::LONG).unwrap();
+    let hint = demo.wait_log(" ip route", wait::LONG).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", hint.trim()]);
+    let mut entered = Process::start("the hint", &Netns::current().unwrap(), command).unwrap();
+    let status = entered.wait_exit(wait::LONG).unwrap();
+    assert!(status.success(), "{hint}: {status}");
+    entered.wait_log("10.244.2.0/24", wait::LONG).unwrap();
     kill(Pid::from_raw(demo.pid().cast_signed()), Signal::SIGINT).unwrap();
     assert!(
         demo.wait_exit(wait::LONG).unwrap().success(),
@@ -72,7 +93,8 @@ fn it_stays_until_it_is_interrupted_and_then_leaves_nothing() {
 #[test]
 fn an_interrupted_one_leaves_nothing() {
     let temporary = TempDir::new().unwrap();
-    let mut demo = demo_with(&[], temporary.path());
+    let agent = built_program("routelet", "ROUTELET_BIN").unwrap();
+    let mut demo = demo_with(&[], &agent, temporary.path());
     let line = demo.wait_log("ms after its start", wait::LONG).unwrap();
     let agent = line
         .split_once("pid ")

@@ -161,7 +161,8 @@ impl Kernel {
                 self.batch.push(index, &message, CREATE);
             }
             (Verb::Replace, Object::Link(link)) => {
-                let message = Message::SetLink(link::set(self.index_of(name)?, link));
+                let seen = self.get_link(name)?.ok_or(Error::NoSuchLink(name))?;
+                let message = Message::SetLink(link::set(&seen, link));
                 self.batch.push(index, &message, 0);
             }
             (Verb::Delete, _) => {

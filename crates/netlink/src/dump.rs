@@ -168,7 +168,8 @@ impl Kernel {
         self.get_link(name).map(|_| ())
     }
 
-    fn get_link(&mut self, name: IfName) -> Result<Option<SeenLink>, Error> {
+    /// Learns one link anew, and returns it if it is there.
+    pub(crate) fn get_link(&mut self, name: IfName) -> Result<Option<SeenLink>, Error> {
         match self.dumps.get(&Message::GetLink(link::get(name)), SeenLink::read) {
             Ok(Some(link)) => {
                 self.view.learn_link(&link);

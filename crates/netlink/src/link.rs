@@ -168,16 +168,22 @@ pub(crate) fn create_vxlan(name: IfName, link: &Link, vxlan: &Vxlan, parent: Opt
     if let Some(parent) = parent {
         builder = builder.dev(parent);
     }
-    with_settings(builder, link).build()
+    with_settings(builder, link, link.mac).build()
 }
 
-/// Gives an existing link the MAC address, MTU and up state that it shall have.
-pub(crate) fn set(index: u32, link: &Link) -> LinkMessage {
-    with_settings(LinkUnspec::new_with_index(index), link).build()
+/// Gives an existing link the MAC address, MTU and up state that it shall have. A MAC address that it has already is
+/// left out: the kernel drops all neighbours of a link that is given one, whichever it is (NETDEV_CHANGEADDR).
+pub(crate) fn set(seen: &SeenLink, link: &Link) -> LinkMessage {
+    let mac = link.mac.filter(|mac| seen.mac != Some(*mac));
+    with_settings(LinkUnspec::new_with_index(seen.index), link, mac).build()
 }
 
-fn with_settings<T>(mut builder: LinkMessageBuilder<T>, link: &Link) -> LinkMessageBuilder<T> {
-    if let Some(mac) = link.mac {
+fn with_settings<T>(
+    mut builder: LinkMessageBuilder<T>,
+    link: &Link,
+    mac: Option<MacAddr>,
+) -> LinkMessageBuilder<T> {
+    if let Some(mac) = mac {
         builder = builder.address(mac.0.to_vec());
     }
     if let Some(mtu) = link.mtu {

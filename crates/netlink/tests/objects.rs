@@ -108,6 +108,25 @@ fn a_link_is_brought_to_what_it_shall_be() {
 }
 
 #[test]
+fn a_change_of_mtu_takes_nothing_from_a_link() {
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        let mut wanted = all_objects();
+        all(&mut kernel, Verb::Create, &wanted);
+        for (key, object) in &mut wanted {
+            if let (Key::Link(_), Object::Link(link)) = (*key, &mut *object)
+                && matches!(link.kind, LinkKind::Vxlan(_))
+            {
+                link.mtu = Some(1300);
+                all(&mut kernel, Verb::Replace, &[(*key, object.clone())]);
+            }
+        }
+        assert_holds(&mut kernel, &wanted);
+    });
+}
+
+#[test]
 fn a_link_made_anew_has_another_index_and_is_empty() {
     in_netns(|| {
         make_links();

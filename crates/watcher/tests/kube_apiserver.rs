@@ -19,7 +19,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource as ApiResource};
 use routelet_lab::process::Process;
-use routelet_lab::{TempDir, skip, wait};
+use routelet_lab::{TempDir, agent_rules, skip, wait};
 use routelet_model::{ClusterEvent, Resource, Subject};
 use routelet_netlink::Netns;
 use routelet_watcher::events::{Notice, Publisher, Severity};
@@ -146,9 +146,7 @@ async fn told(events: &mut mpsc::Receiver<ClusterEvent>) -> ClusterEvent {
 async fn permit(admin: &Client) {
     create::<ClusterRole>(
         &Api::all(admin.clone()),
-        json!({"metadata": {"name": "routelet"}, "rules": [
-            {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["list", "watch"]},
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}]}),
+        json!({"metadata": {"name": "routelet"}, "rules": agent_rules().unwrap()}),
     )
     .await;
     create::<ClusterRoleBinding>(

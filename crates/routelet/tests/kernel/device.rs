@@ -33,6 +33,29 @@ fn a_changed_device_is_changed_back() {
     stage.assert_right("the device had been changed");
 }
 
+/// In place and with all that is on it; no repair, for no one has meddled.
+#[test]
+fn its_mtu_follows_that_of_the_underlay() {
+    let mut stage = stage();
+    let index = |stage: &Stage| stage.setup().link(DEVICE).unwrap().unwrap().index;
+    let before = (index(&stage), stage.sum("routelet_repairs_total"));
+    for underlay in [1400, 9000, 1500] {
+        let node = &stage.cluster.nodes()[0].node;
+        stage.cluster.lab().set_underlay_mtu(node, underlay).unwrap();
+        stage.device_mtu = underlay - 50;
+        stage.wait_right(&format!("the underlay's MTU was set to {underlay}"));
+    }
+    assert_eq!((index(&stage), stage.sum("routelet_repairs_total")), before);
+    // What it follows is also what it is kept at.
+    let node = &stage.cluster.nodes()[0].node;
+    stage.cluster.lab().set_underlay_mtu(node, 1400).unwrap();
+    stage.device_mtu = 1350;
+    stage.wait_right("the underlay's MTU was set to 1400");
+    stage.repaired(Kind::Link, "changed", "the MTU was changed", |stage| {
+        stage.setup().set_mtu(DEVICE, 1300).unwrap();
+    });
+}
+
 /// All that was on it comes back, whatever the device is like that someone left in its place.
 #[test]
 fn a_device_made_with_other_parameters_is_made_anew() {

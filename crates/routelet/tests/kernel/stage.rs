@@ -29,6 +29,8 @@ pub(crate) type Tables = BTreeMap<Key, Object>;
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,
     pub(crate) nexthop_objects: bool,
+    /// MTU that the device should have.
+    pub(crate) device_mtu: u32,
     peers: BTreeSet<u8>,
     pods: BTreeMap<String, Pod>,
 }
@@ -41,6 +43,7 @@ impl Stage {
         let mut stage = Self {
             cluster,
             nexthop_objects: true,
+            device_mtu: 1450,
             peers: BTreeSet::new(),
             pods: BTreeMap::new(),
         };
@@ -121,15 +124,16 @@ impl Stage {
     pub(crate) fn wanted(&self) -> Tables {
         let node = &self.cluster.nodes()[0];
         let (device, local) = (DEVICE.parse().unwrap(), node.node.address(Family::V4));
+        let link = Link {
+            mtu: Some(self.device_mtu),
+            ..vxlan(node.node.name(), local)
+        };
         let mut wanted = Tables::from([
             (
                 Key::Sysctl(Sysctl::host(SysctlName::Ipv4IpForward)),
                 Object::Sysctl(1),
             ),
-            (
-                Key::Link(device),
-                Object::Link(Box::new(vxlan(node.node.name(), local))),
-            ),
+            (Key::Link(device), Object::Link(Box::new(link))),
             (
                 Key::Address {
                     link: device,
