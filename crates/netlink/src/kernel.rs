@@ -1,6 +1,7 @@
 //! The kernel as the reconciler sees it: objects in, objects out, hints of change.
 
 use std::fs;
+use std::net::IpAddr;
 
 use routelet_model::{IfName, Sysctl};
 
@@ -52,7 +53,7 @@ pub struct Kernel {
 impl Kernel {
     /// Opens the sockets in the network namespace of the calling thread, and learns links and nexthops.
     ///
-    /// Sysctls are those of the thread that uses the `Kernel`: keep it on a thread of the same namespace.
+    /// Sysctls and flows are those of the thread that uses the `Kernel`: keep it on a thread of the same namespace.
     pub fn open(config: Config) -> Result<Self, Error> {
         let requests = Socket::open()?;
         let mut dumps = Socket::open()?;
@@ -91,6 +92,12 @@ impl Kernel {
     /// The present value of a setting; `None` where the link, or the family, is not there.
     pub fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         sysctl::read(sysctl)
+    }
+
+    /// Forgets what connection tracking remembers of the addresses; returns how many flows that were. See
+    /// [`flush_flows`](crate::flush_flows).
+    pub fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
+        crate::flush_flows(addresses)
     }
 
     /// Reads all notifications that are queued, without waiting, and adds what they mean to `hints`. What

@@ -1,6 +1,8 @@
 //! What the reconciler asks of a kernel: so that faults which a real one won't produce on demand can be
 //! tested against a fake one.
 
+use std::net::IpAddr;
+
 use routelet_model::{Host, IfName, Key, Kind, Object, Sysctl};
 use routelet_netlink::{Error, Failure, Hint, Operation};
 
@@ -23,6 +25,9 @@ pub trait Kernel {
 
     /// The host's own links and addresses.
     fn host(&mut self) -> Result<Host, Error>;
+
+    /// Forgets what connection tracking remembers of the addresses; returns how many flows that were.
+    fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error>;
 
     /// Takes all notifications that are queued, without waiting.
     fn drain(&mut self, hints: &mut Vec<Hint>);
@@ -48,6 +53,10 @@ impl Kernel for routelet_netlink::Kernel {
 
     fn host(&mut self) -> Result<Host, Error> {
         self.host()
+    }
+
+    fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
+        self.flush_flows(addresses)
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {

@@ -8,6 +8,7 @@ use routelet_netlink::{Error, Failure, Hint, Operation};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backoff::{Backoff, Trouble};
+use crate::flows::Flows;
 use crate::table::{Cause, Count, Slot, Table};
 use crate::{Kernel, Ownership, Report};
 
@@ -41,6 +42,7 @@ pub struct Reconciler<K> {
     pub(crate) host_changed: bool,
     /// Number of the latest dump.
     pub(crate) generation: u32,
+    pub(crate) flows: Flows,
     // Reused from step to step.
     pub(crate) hints: Vec<Hint>,
     pub(crate) operations: Vec<Operation>,
@@ -75,6 +77,7 @@ impl<K: Kernel> Reconciler<K> {
             gone: FxHashSet::default(),
             host_changed: true,
             generation: 0,
+            flows: Flows::default(),
             hints: Vec::new(),
             operations: Vec::new(),
             previous: Vec::new(),
@@ -164,12 +167,13 @@ impl<K: Kernel> Reconciler<K> {
             self.resync_links(&links, now);
         }
         self.write_batch(now);
+        self.flush_flows(now);
         if !self.table.is_idle() || !self.gone.is_empty() {
             return Progress::More;
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);
         Progress::Idle(
-            [self.backoff.next(), second_look, self.resync_at]
+            [self.backoff.next(), second_look, self.resync_at, self.flows.again_at]
                 .into_iter()
                 .flatten()
                 .min(),

@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     repair: Histogram,
     resync: Histogram,
     notifications_lost: Counter,
+    flows_flushed: Counter,
     watch_streaming_list: Labelled<1, Gauge>,
     watch_relists: Labelled<1, Counter>,
     watch_errors: Labelled<1, Counter>,
@@ -112,6 +113,10 @@ impl Metrics {
             notifications_lost: f.counter(
                 "notifications_lost",
                 "Times that the kernel dropped notifications because the receive buffer was full",
+            ),
+            flows_flushed: f.counter(
+                "flows_flushed",
+                "Tracked flows (conntrack entries) that were deleted because their pod's address moved or went",
             ),
             watch_streaming_list: f.gauges(
                 "watch_streaming_list",
@@ -221,6 +226,11 @@ impl Metrics {
         self.notifications_lost.inc_by(times);
     }
 
+    /// So many flows were forgotten.
+    pub(crate) fn flows_flushed(&self, flows: usize) {
+        self.flows_flushed.inc_by(flows as u64);
+    }
+
     /// How a watch stands.
     pub(crate) fn set_watch(&self, resource: Resource, status: &WatchStatus) {
         let label = [resource_label(resource)];
@@ -303,6 +313,7 @@ mod tests {
         metrics.repair_took(Duration::from_micros(200));
         metrics.resync_took(Duration::from_millis(10));
         metrics.notifications_lost(1);
+        metrics.flows_flushed(3);
         let errors = BTreeMap::from([(ErrorKind::Cut, 1), (ErrorKind::Silent, 2)]);
         let last_contact = Some(Instant::now());
         let nodes = WatchStatus {

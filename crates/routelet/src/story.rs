@@ -65,6 +65,21 @@ impl Story {
                  for more)"
             );
         }
+        if report.flushed.flows > 0 {
+            let addresses: Vec<String> = report.flushed.addresses.iter().map(ToString::to_string).collect();
+            tracing::debug!(
+                flows = report.flushed.flows,
+                addresses = addresses.join(" "),
+                "forgot the tracked flows of addresses that moved or went"
+            );
+        }
+        if let Some(error) = &report.flushed.failed {
+            tracing::warn!(
+                error,
+                "cannot forget the tracked flows of addresses that moved or went, trying again; flows of old pods \
+                 may lead to new ones until they time out"
+            );
+        }
         self.count(&report);
     }
 
@@ -96,6 +111,9 @@ impl Story {
         }
         for took in &report.resyncs {
             self.metrics.resync_took(*took);
+        }
+        if report.flushed.flows > 0 {
+            self.metrics.flows_flushed(report.flushed.flows);
         }
         if report.lost > 0 {
             self.metrics.notifications_lost(u64::from(report.lost));

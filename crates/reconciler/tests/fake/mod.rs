@@ -1,5 +1,6 @@
 //! A kernel in memory that fails on demand: for the faults that a real one won't produce when asked.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests, which clippy does not take for tests"
@@ -7,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,10 @@ pub(crate) struct State {
     /// Dumps of this kind show half of what there is and fail.
     pub(crate) interrupted: Option<Kind>,
     pub(crate) dumps: u32,
+    /// The addresses of each call that was to forget their flows, with the objects that there were by then.
+    pub(crate) flushes: Vec<(Vec<IpAddr>, BTreeMap<Key, Object>)>,
+    /// What forgetting flows fails with.
+    pub(crate) flush_error: Option<i32>,
 }
 
 #[derive(Clone, Default)]
@@ -99,6 +105,16 @@ impl Kernel for FakeKernel {
 
     fn host(&mut self) -> Result<Host, Error> {
         Ok(Host::default())
+    }
+
+    fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
+        let mut state = self.0.borrow_mut();
+        let objects = state.objects.clone();
+        state.flushes.push((addresses.to_vec(), objects));
+        match state.flush_error {
+            Some(errno) => Err(kernel_error(errno)),
+            None => Ok(addresses.len()),
+        }
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {
