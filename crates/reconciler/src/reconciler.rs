@@ -173,10 +173,15 @@ impl<K: Kernel> Reconciler<K> {
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);
         Progress::Idle(
-            [self.backoff.next(), second_look, self.resync_at, self.flows.again_at]
-                .into_iter()
-                .flatten()
-                .min(),
+            [
+                self.backoff.next(),
+                second_look,
+                self.resync_at,
+                self.flows.again_at,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         )
     }
 

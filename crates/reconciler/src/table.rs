@@ -267,7 +267,10 @@ fn edit_slot(key: &Key, slot: &mut Slot, books: &mut Books, change: impl FnOnce(
         books.address_edits.push(AddressEdit {
             key: *key,
             address: destination.addr(),
-            before: slot.actual.as_ref().and_then(|actual| pod_route_link(key, actual)),
+            before: slot
+                .actual
+                .as_ref()
+                .and_then(|actual| pod_route_link(key, actual)),
         });
     }
     let count = &mut books.counts[key.kind() as usize];

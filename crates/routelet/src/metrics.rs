@@ -355,6 +355,7 @@ mod tests {
             "routelet_repair_seconds_bucket{le=\"0.0002\"} 1",
             "routelet_resync_seconds_count 1",
             "routelet_notifications_lost_total 1",
+            "routelet_flows_flushed_total 3",
             "routelet_watch_streaming_list{resource=\"nodes\"} 1",
             "routelet_watch_relists_total{resource=\"nodes\"} 1",
             "routelet_watch_errors_total{resource=\"nodes\"} 3",
