@@ -288,15 +288,21 @@ mod tests {
             .unwrap();
     }
 
-    /// Has the namespace track its flows: a chain with a rule that asks for a flow's state.
+    /// Has the namespace track its flows, which it does once a rule asks for a flow's state.
     fn track() {
-        let status = std::process::Command::new("nft")
-            .arg(
-                "add table inet t; add chain inet t c { type filter hook output priority 0; }; \
-                 add rule inet t c ct state new accept",
-            )
-            .status();
-        assert!(status.unwrap().success());
+        let (nftables, ip, create) = (10, 2, netlink_packet_core::NLM_F_CREATE);
+        let put = NfAttributes::default;
+        let hook = put().number(1, libc::NF_INET_LOCAL_OUT as u32).number(2, 0);
+        let state = put().text(1, "ct").nest(2, put().number(1, 1).number(2, 0));
+        let changes = [
+            (0, put().text(1, "t")),
+            (3, put().text(1, "t").text(3, "c").nest(4, hook).text(7, "filter")),
+            (6, put().text(1, "t").text(2, "c").nest(4, put().nest(1, state))),
+        ];
+        let changes =
+            changes.map(|(kind, attributes)| (NfMessage::new(nftables, kind, ip).with(attributes), create));
+        let mut socket = Socket::open_netfilter().unwrap();
+        socket.transact_netfilter(nftables, &changes).unwrap();
     }
 
     proptest! {

@@ -12,6 +12,7 @@ mod dump;
 mod error;
 mod extack;
 mod filter;
+pub mod forward;
 mod frame;
 mod hints;
 mod host;

@@ -10,11 +10,16 @@ use crate::frame::align;
 /// `struct nfgenmsg`.
 pub(crate) const HEADER: usize = 4;
 
+/// The beginning and the end of a transaction.
+const NFNL_MSG_BATCH_BEGIN: u8 = 0x10;
+const NFNL_MSG_BATCH_END: u8 = 0x11;
+
 /// A request to a subsystem of netfilter.
 #[derive(Debug, Clone)]
 pub(crate) struct NfMessage {
     kind: u16,
     family: u8,
+    resource: u16,
     attributes: NfAttributes,
 }
 
@@ -28,8 +33,17 @@ impl NfMessage {
         Self {
             kind: u16::from_be_bytes([subsystem, message]),
             family,
+            resource: 0,
             attributes: NfAttributes::default(),
         }
+    }
+
+    /// The messages between which a transaction of the subsystem stands.
+    pub(crate) fn bounds(subsystem: u8) -> [Self; 2] {
+        [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END].map(|kind| Self {
+            resource: subsystem.into(),
+            ..Self::new(0, kind, 0)
+        })
     }
 
     /// The same with these attributes.
@@ -39,6 +53,12 @@ impl NfMessage {
 }
 
 impl NfAttributes {
+    /// The attributes as they are sent.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Adds an attribute.
     pub(crate) fn put(mut self, kind: u16, value: &[u8]) -> Self {
         let length = 4 + value.len();
@@ -47,6 +67,16 @@ impl NfAttributes {
         self.0.extend(value);
         self.0.resize(align(self.0.len()), 0);
         self
+    }
+
+    /// Adds a 32-bit number.
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
+        self.put(kind, &value.to_be_bytes())
+    }
+
+    /// Adds text with its closing zero.
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
+        self.put(kind, &[value.as_bytes(), &[0]].concat())
     }
 
     /// Adds an attribute that holds others.
@@ -70,7 +100,8 @@ impl NetlinkSerializable for NfMessage {
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..HEADER].copy_from_slice(&[self.family, 0, 0, 0]);
+        let [high, low] = self.resource.to_be_bytes();
+        buffer[..HEADER].copy_from_slice(&[self.family, 0, high, low]);
         buffer[HEADER..].copy_from_slice(&self.attributes.0);
     }
 }

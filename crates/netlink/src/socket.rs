@@ -30,6 +30,7 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::extack;
 use crate::frame::{self, Frames};
+use crate::nfnl::NfMessage;
 
 /// Larger than any datagram of the kernel (which makes them up to 32 KiB, beyond that for one huge link only).
 pub(crate) const DATAGRAM: usize = 64 * 1024;
@@ -162,6 +163,50 @@ impl Socket {
             }
         }
         batch.clear();
+    }
+
+    /// Has a subsystem of netfilter carry out all of the messages, each with its flags beyond NLM_F_REQUEST and
+    /// NLM_F_ACK, or, where one fails, none. The error is that of the first that failed.
+    pub(crate) fn transact_netfilter(
+        &mut self,
+        subsystem: u8,
+        messages: &[(NfMessage, u16)],
+    ) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(messages.len() as u32 + 2);
+        let last = self.sequence.wrapping_sub(1);
+        let mut bytes = std::mem::take(&mut self.sending);
+        bytes.clear();
+        let [begin, end] = NfMessage::bounds(subsystem);
+        frame::write(&mut bytes, &begin, NLM_F_REQUEST, first);
+        let mut sequence = first;
+        for (message, flags) in messages {
+            sequence = sequence.wrapping_add(1);
+            // Not of the end: before 6.10 that is never acknowledged.
+            let ack = if sequence == last { NLM_F_ACK } else { 0 };
+            frame::write(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
+        }
+        frame::write(&mut bytes, &end, NLM_F_REQUEST, self.sequence);
+        let sent = self.send(&bytes).map_err(Error::io("sending to the kernel"));
+        self.sending = bytes;
+        sent?;
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                let is_ours = frame.sequence.wrapping_sub(first) < messages.len() as u32 + 2;
+                if is_ours && frame.kind == NLMSG_ERROR {
+                    // The first failure; what else is told of this transaction is of no interest to those after it.
+                    extack::read(&frame)?;
+                    if frame.sequence == last {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     }
 
     fn receive_outcomes(

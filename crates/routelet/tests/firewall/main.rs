@@ -5,5 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agent_flows;
+mod chains;
 mod flows;
 mod support;
