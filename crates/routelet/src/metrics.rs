@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 use routelet_model::{Kind, Resource};
+use routelet_netlink::forward::Firewall;
 use routelet_watcher::WatchStatus;
 
 use families::{Families, Labelled};
@@ -44,6 +45,7 @@ pub(crate) struct Metrics {
     peers: Gauge,
     pods: Gauge,
     nexthop_objects: Gauge,
+    forward_drop_chains: Labelled<2, Gauge>,
 }
 
 impl Metrics {
@@ -145,6 +147,13 @@ impl Metrics {
                 "nexthop_objects",
                 "1 where routes use nexthop objects, 0 where each names its gateway",
             ),
+            forward_drop_chains: f.gauges(
+                "forward_drop_chains",
+                "Firewall chains that drop by policy what the host forwards; opened says whether the agent lets its pods' \
+                 packets through",
+                ["firewall", "opened"],
+                None,
+            ),
             families: f,
         };
         metrics.show_zeros();
@@ -158,6 +167,9 @@ impl Metrics {
             for cause in ["deleted", "changed", "surplus"] {
                 self.repairs.with([kind.as_str(), cause]);
             }
+        }
+        for firewall in Firewall::ALL {
+            self.set_forward_drop_chains(firewall, false, 0);
         }
         for resource in [Resource::Pods, Resource::Nodes] {
             let label = [resource_label(resource)];
@@ -268,6 +280,15 @@ impl Metrics {
         set(&self.pods, pods);
     }
 
+    /// How many chains of a firewall drop what is forwarded, of those that the agent has opened or of the others.
+    pub(crate) fn set_forward_drop_chains(&self, firewall: Firewall, opened: bool, chains: usize) {
+        let opened = if opened { "true" } else { "false" };
+        set(
+            &self.forward_drop_chains.with([firewall.as_str(), opened]),
+            chains,
+        );
+    }
+
     /// Whether routes use nexthop objects.
     pub(crate) fn set_nexthop_objects(&self, used: bool) {
         self.nexthop_objects.set(i64::from(used));
@@ -329,6 +350,7 @@ mod tests {
         metrics.set_peers(4999);
         metrics.set_pods(110);
         metrics.set_nexthop_objects(true);
+        metrics.set_forward_drop_chains(Firewall::Nftables, true, 1);
         metrics
     }
 
@@ -356,6 +378,7 @@ mod tests {
             "routelet_resync_seconds_count 1",
             "routelet_notifications_lost_total 1",
             "routelet_flows_flushed_total 3",
+            "routelet_forward_drop_chains{firewall=\"nftables\",opened=\"true\"} 1",
             "routelet_watch_streaming_list{resource=\"nodes\"} 1",
             "routelet_watch_relists_total{resource=\"nodes\"} 1",
             "routelet_watch_errors_total{resource=\"nodes\"} 3",

@@ -61,6 +61,11 @@ impl Firewall {
     /// Both of them.
     pub const ALL: [Firewall; 2] = [Firewall::Nftables, Firewall::IptablesLegacy];
 
+    /// Whether [`Forwarding::open_for`] opens its chains.
+    pub fn is_opened_by_us(self) -> bool {
+        self == Self::Nftables
+    }
+
     /// The word for it in logs, metrics and docs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agent_flows;
+mod agent_forward;
 mod chains;
 mod flows;
 mod support;
