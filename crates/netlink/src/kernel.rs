@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use routelet_model::{IfName, Sysctl};
 
 use crate::batch::Batch;
+use crate::flusher::Flusher;
 use crate::frame::Frames;
 use crate::hints::{self, Hint};
 use crate::host::HostWatch;
@@ -47,6 +48,7 @@ pub struct Kernel {
     pub(crate) dumps: Socket,
     pub(crate) host: HostWatch,
     monitor: Monitor,
+    flusher: Flusher,
     features: Features,
 }
 
@@ -68,6 +70,7 @@ impl Kernel {
             batch: Batch::default(),
             dumps,
             monitor,
+            flusher: Flusher::new(),
             host: HostWatch::default(),
             features: Features {
                 nexthop_objects: true,
@@ -94,10 +97,10 @@ impl Kernel {
         sysctl::read(sysctl)
     }
 
-    /// Forgets what connection tracking remembers of the addresses; returns how many flows that were. See
-    /// [`flush_flows`](crate::flush_flows).
-    pub fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
-        crate::flush_flows(addresses)
+    /// Begins to forget what connection tracking remembers of the addresses (see [`flush_flows`](crate::flush_flows)),
+    /// on a thread of its own; [`Kernel::drain`] tells what came of it.
+    pub fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
+        self.flusher.order(addresses);
     }
 
     /// Reads all notifications that are queued, without waiting, and adds what they mean to `hints`. What
@@ -126,12 +129,17 @@ impl Kernel {
         if lost {
             hints.push(Hint::Lost);
         }
+        hints.extend(self.flusher.take().map(Hint::Flushed));
     }
 
     /// Waits until there are notifications. Must be called within a tokio runtime with I/O, always the same one.
     /// May be dropped at any time.
     pub async fn ready(&mut self) {
-        if let Err(error) = self.monitor.ready().await {
+        let ready = tokio::select! {
+            ready = self.monitor.ready() => ready,
+            () = self.flusher.ready() => Ok(()),
+        };
+        if let Err(error) = ready {
             tracing::error!(%error, "waiting for kernel notifications is impossible: changes by others are only found by the periodic audit");
             std::future::pending::<()>().await;
         }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use routelet_model::{IfName, Key};
+use routelet_netlink::Flushed;
 use rustc_hash::FxHashMap;
 
 use crate::ownership::pod_route_link;
@@ -24,31 +25,41 @@ pub(crate) struct Flows {
     stale: Vec<IpAddr>,
     /// When that is tried again, after a failure.
     pub(crate) again_at: Option<Instant>,
+    /// Whether it failed the last time.
+    failing: bool,
 }
 
 impl<K: Kernel> Reconciler<K> {
-    /// Forgets the flows of the addresses that have left their veth since the last call, be it for another or for
-    /// good. The kernel has their new routes already, so that no flow comes into being by the old ones.
+    /// Has the flows of the addresses forgotten that have left their veth since the last call, be it for another or
+    /// for good. The kernel has their new routes already, so that no flow comes into being by the old ones.
     pub(crate) fn flush_flows(&mut self, now: Instant) {
         self.find_departed();
         let flows = &mut self.flows;
-        if flows.stale.is_empty() || flows.again_at.is_some_and(|at| at > now) {
-            return;
+        if !flows.stale.is_empty() && flows.again_at.is_none_or(|at| at <= now) {
+            flows.again_at = None;
+            self.kernel.flush_flows(std::mem::take(&mut flows.stale));
         }
-        // One that left again while forgetting failed.
-        flows.stale.sort_unstable();
-        flows.stale.dedup();
-        match self.kernel.flush_flows(&flows.stale) {
+    }
+
+    /// Takes in what came of it.
+    pub(crate) fn take_flushed(&mut self, flushed: Flushed, now: Instant) {
+        let Flushed {
+            mut addresses,
+            result,
+        } = flushed;
+        let (flows, report) = (&mut self.flows, &mut self.report.flushed);
+        let was_failing = std::mem::replace(&mut flows.failing, result.is_err());
+        match result {
             Ok(count) => {
-                self.report.flushed.flows += count;
-                self.report.flushed.addresses.append(&mut flows.stale);
-                flows.again_at = None;
+                report.flows += count;
+                report.addresses.append(&mut addresses);
             }
             Err(error) => {
-                if flows.again_at.is_none() {
-                    self.report.flushed.failed = Some(error.to_string());
-                }
+                flows.stale.append(&mut addresses);
                 flows.again_at = Some(now + AGAIN);
+                if !was_failing {
+                    report.failed = Some(error);
+                }
             }
         }
     }

@@ -22,5 +22,5 @@ pub use backoff::Trouble;
 pub use kernel::Kernel;
 pub use ownership::Ownership;
 pub use reconciler::{Progress, Reconciler};
-pub use report::{Flushed, OperationCounts, Repaired, Report};
+pub use report::{FlushedFlows, OperationCounts, Repaired, Report};
 pub use table::{Cause, Count};

@@ -35,12 +35,12 @@ pub struct Report {
     /// How often notifications were lost.
     pub lost: u32,
     /// Addresses that moved or went, and how many flows of theirs were forgotten.
-    pub flushed: Flushed,
+    pub flushed: FlushedFlows,
 }
 
 /// What became of the flows of addresses that moved or went.
 #[derive(Debug, Default)]
-pub struct Flushed {
+pub struct FlushedFlows {
     /// The addresses.
     pub addresses: Vec<IpAddr>,
     /// How many flows of theirs were forgotten.

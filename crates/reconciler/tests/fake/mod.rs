@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use routelet_model::{
     Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, Object, RouteTarget, Sysctl, SysctlName, Vxlan,
 };
-use routelet_netlink::{Error, Failure, Hint, Operation, Verb};
+use routelet_netlink::{Error, Failure, Flushed, Hint, Operation, Verb};
 use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
 
 pub(crate) const PROTOCOL: u8 = 80;
@@ -107,14 +107,15 @@ impl Kernel for FakeKernel {
         Ok(Host::default())
     }
 
-    fn flush_flows(&mut self, addresses: &[IpAddr]) -> Result<usize, Error> {
+    fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
         let mut state = self.0.borrow_mut();
         let objects = state.objects.clone();
-        state.flushes.push((addresses.to_vec(), objects));
-        match state.flush_error {
-            Some(errno) => Err(kernel_error(errno)),
+        state.flushes.push((addresses.clone(), objects));
+        let result = match state.flush_error {
+            Some(errno) => Err(kernel_error(errno).to_string()),
             None => Ok(addresses.len()),
-        }
+        };
+        state.hints.push(Hint::Flushed(Flushed { addresses, result }));
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {
@@ -199,7 +200,9 @@ impl Bench {
     /// Steps until nothing is left to do at the present; returns when there will be.
     pub(crate) fn settle(&mut self) -> Option<Instant> {
         for _ in 0..1000 {
-            if let Progress::Idle(next) = self.reconciler.step(self.now) {
+            if let Progress::Idle(next) = self.reconciler.step(self.now)
+                && self.kernel.0.borrow().hints.is_empty()
+            {
                 return next;
             }
         }
