@@ -46,7 +46,7 @@ const ADDRESS_COSTS: usize = 50_000;
 /// namespace of the calling thread; returns how many. Costs next to nothing where no flow is tracked.
 ///
 /// Without connection tracking, or without its netlink interface, there is nothing to forget. A flow that has been
-/// handed to a flowtable stays until it times out: the kernel lets no one delete it.
+/// handed to a flowtable stays until it times out where the kernel (an older one) lets no one delete it.
 pub fn flush_flows(addresses: &[IpAddr]) -> Result<usize, Error> {
     let tracked = match addresses {
         [] => 0,

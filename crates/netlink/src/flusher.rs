@@ -1,4 +1,4 @@
-//! Forgets flows on a thread of its own: the kernel walks its whole table for it, which takes some ten milliseconds
+//! Forgets flows on a thread of its own: the kernel walks its whole table for it, which takes tens of milliseconds
 //! however few flows there are. What is ordered meanwhile is done together afterwards.
 
 use std::net::IpAddr;

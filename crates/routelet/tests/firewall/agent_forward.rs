@@ -194,6 +194,27 @@ fn our_rules_go_when_they_are_needed_or_wanted_no_more() {
     assert_eq!(world.saved(), others, "the setting was withdrawn");
 }
 
+/// The node's pod subnets change: it gets IPv6, too.
+#[test]
+fn rules_follow_the_pod_subnets() {
+    need!("ip6tables-nft" "ip6tables-nft-save");
+    let mut world = World::new();
+    world.run("ip6tables-nft -P FORWARD DROP");
+    world.start_agent(OPEN);
+    world.wait_counted([0, 0, 0]);
+    let subnets = [world.subnet(), "fd00:244:1::/64".to_owned()];
+    let node = world.cluster.node_object(0).pod_cidrs(subnets).build();
+    world.cluster.api().apply(&node).unwrap();
+    world.wait_counted([0, 1, 0]);
+    let saved = world.run("ip6tables-nft-save");
+    for end in ["-s", "-d"] {
+        assert!(
+            saved.contains(&format!("-A FORWARD {end} fd00:244:1::/64 ")),
+            "{saved}"
+        );
+    }
+}
+
 /// The tables of iptables-legacy tell of no change, so that an audit finds it, and the agent opens none.
 #[test]
 fn a_host_that_drops_by_iptables_legacy_is_told_how_to_open_it() {
