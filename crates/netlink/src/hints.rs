@@ -4,6 +4,7 @@ use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
 use routelet_model::{IfName, Key, Kind, Object};
 
 use crate::Error;
+use crate::Flushed;
 use crate::address::SeenAddress;
 use crate::frame::Frame;
 use crate::host::HostWatch;
@@ -34,6 +35,8 @@ pub enum Hint {
     LinkGone(IfName),
     /// A link of the host that is none of ours is new, gone or changed (name, MTU, up), or its addresses are.
     HostChanged,
+    /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
+    Flushed(Flushed),
     /// Notifications were lost, or could not be understood: only a dump can tell what has changed.
     Lost,
 }

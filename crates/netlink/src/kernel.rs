@@ -1,10 +1,12 @@
 //! The kernel as the reconciler sees it: objects in, objects out, hints of change.
 
 use std::fs;
+use std::net::IpAddr;
 
 use routelet_model::{IfName, Sysctl};
 
 use crate::batch::Batch;
+use crate::flusher::Flusher;
 use crate::frame::Frames;
 use crate::hints::{self, Hint};
 use crate::host::HostWatch;
@@ -46,13 +48,14 @@ pub struct Kernel {
     pub(crate) dumps: Socket,
     pub(crate) host: HostWatch,
     monitor: Monitor,
+    flusher: Flusher,
     features: Features,
 }
 
 impl Kernel {
     /// Opens the sockets in the network namespace of the calling thread, and learns links and nexthops.
     ///
-    /// Sysctls are those of the thread that uses the `Kernel`: keep it on a thread of the same namespace.
+    /// Sysctls and flows are those of the thread that uses the `Kernel`: keep it on a thread of the same namespace.
     pub fn open(config: Config) -> Result<Self, Error> {
         let requests = Socket::open()?;
         let mut dumps = Socket::open()?;
@@ -67,6 +70,7 @@ impl Kernel {
             batch: Batch::default(),
             dumps,
             monitor,
+            flusher: Flusher::new(),
             host: HostWatch::default(),
             features: Features {
                 nexthop_objects: true,
@@ -91,6 +95,12 @@ impl Kernel {
     /// The present value of a setting; `None` where the link, or the family, is not there.
     pub fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         sysctl::read(sysctl)
+    }
+
+    /// Begins to forget what connection tracking remembers of the addresses (see [`flush_flows`](crate::flush_flows)),
+    /// on a thread of its own; [`Kernel::drain`] tells what came of it.
+    pub fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
+        self.flusher.order(addresses);
     }
 
     /// Reads all notifications that are queued, without waiting, and adds what they mean to `hints`. What
@@ -119,12 +129,17 @@ impl Kernel {
         if lost {
             hints.push(Hint::Lost);
         }
+        hints.extend(self.flusher.take().map(Hint::Flushed));
     }
 
     /// Waits until there are notifications. Must be called within a tokio runtime with I/O, always the same one.
     /// May be dropped at any time.
     pub async fn ready(&mut self) {
-        if let Err(error) = self.monitor.ready().await {
+        let ready = tokio::select! {
+            ready = self.monitor.ready() => ready,
+            () = self.flusher.ready() => Ok(()),
+        };
+        if let Err(error) = ready {
             tracing::error!(%error, "waiting for kernel notifications is impossible: changes by others are only found by the periodic audit");
             std::future::pending::<()>().await;
         }

@@ -22,7 +22,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
     NLMSG_OVERRUN, NetlinkSerializable,
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -30,6 +30,7 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::extack;
 use crate::frame::{self, Frames};
+use crate::nfnl::NfMessage;
 
 /// Larger than any datagram of the kernel (which makes them up to 32 KiB, beyond that for one huge link only).
 pub(crate) const DATAGRAM: usize = 64 * 1024;
@@ -41,7 +42,7 @@ const ANSWER_TIMEOUT: i64 = 5;
 /// How often a dump is begun that gets interrupted by changes.
 const DUMP_ATTEMPTS: u32 = 8;
 
-/// A routing netlink socket for requests.
+/// A netlink socket for requests, to the routing part of the kernel or to netfilter.
 #[derive(Debug)]
 pub struct Socket {
     inner: netlink_sys::Socket,
@@ -52,10 +53,20 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a routing socket (NETLINK_ROUTE) in the network namespace of the calling thread.
     pub fn open() -> Result<Self, Error> {
+        Self::open_to(NETLINK_ROUTE, "opening a netlink socket")
+    }
+
+    /// Opens a socket to netfilter (NETLINK_NETFILTER) in the network namespace of the calling thread. A kernel
+    /// without netfilter refuses with EPROTONOSUPPORT.
+    pub fn open_netfilter() -> Result<Self, Error> {
+        Self::open_to(NETLINK_NETFILTER, "opening a netlink socket to netfilter")
+    }
+
+    fn open_to(protocol: isize, what: &'static str) -> Result<Self, Error> {
         let open = || {
-            let mut inner = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+            let mut inner = netlink_sys::Socket::new(protocol)?;
             let port = inner.bind_auto()?.port_number();
             // Kernels before 4.12 have no extended acknowledgements; their errors are numbers only.
             let _ = inner.set_ext_ack(true);
@@ -63,7 +74,7 @@ impl Socket {
             setsockopt(&inner, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_TIMEOUT))?;
             Ok((inner, port))
         };
-        let (inner, port) = open().map_err(Error::io("opening a netlink socket"))?;
+        let (inner, port) = open().map_err(Error::io(what))?;
         let received = Vec::with_capacity(DATAGRAM);
         Ok(Self {
             inner,
@@ -152,6 +163,50 @@ impl Socket {
             }
         }
         batch.clear();
+    }
+
+    /// Has a subsystem of netfilter carry out all of the messages, each with its flags beyond NLM_F_REQUEST and
+    /// NLM_F_ACK, or, where one fails, none. The error is that of the first that failed.
+    pub(crate) fn transact_netfilter(
+        &mut self,
+        subsystem: u8,
+        messages: &[(NfMessage, u16)],
+    ) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(messages.len() as u32 + 2);
+        let last = self.sequence.wrapping_sub(1);
+        let mut bytes = std::mem::take(&mut self.sending);
+        bytes.clear();
+        let [begin, end] = NfMessage::bounds(subsystem);
+        frame::write(&mut bytes, &begin, NLM_F_REQUEST, first);
+        let mut sequence = first;
+        for (message, flags) in messages {
+            sequence = sequence.wrapping_add(1);
+            // Not of the end: before 6.10 that is never acknowledged.
+            let ack = if sequence == last { NLM_F_ACK } else { 0 };
+            frame::write(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
+        }
+        frame::write(&mut bytes, &end, NLM_F_REQUEST, self.sequence);
+        let sent = self.send(&bytes).map_err(Error::io("sending to the kernel"));
+        self.sending = bytes;
+        sent?;
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                let is_ours = frame.sequence.wrapping_sub(first) < messages.len() as u32 + 2;
+                if is_ours && frame.kind == NLMSG_ERROR {
+                    // The first failure; what else is told of this transaction is of no interest to those after it.
+                    extack::read(&frame)?;
+                    if frame.sequence == last {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     }
 
     fn receive_outcomes(

@@ -103,6 +103,11 @@ impl Planner {
             .collect()
     }
 
+    /// This node's Node, with the pod subnets that are in force.
+    pub fn own_node(&self) -> Option<&Node> {
+        self.own.facts().map(|facts| facts.node.as_ref())
+    }
+
     /// How many other Nodes have pod subnets, refused or not.
     pub fn peers(&self) -> usize {
         self.peers

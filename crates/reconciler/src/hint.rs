@@ -43,6 +43,7 @@ impl<K: Kernel> Reconciler<K> {
                     // What failed for want of a link of the host's may go well now.
                     self.retry_troubles(|_| true);
                 }
+                Hint::Flushed(flushed) => self.take_flushed(flushed, now),
                 Hint::Lost => {
                     self.report.lost += 1;
                     self.lost = true;

@@ -1,10 +1,13 @@
 //! What the reconciler asks of a kernel: so that faults which a real one won't produce on demand can be
 //! tested against a fake one.
 
+use std::net::IpAddr;
+
 use routelet_model::{Host, IfName, Key, Kind, Object, Sysctl};
 use routelet_netlink::{Error, Failure, Hint, Operation};
 
-/// A kernel whose objects can be read and written. Every call blocks until the kernel has answered.
+/// A kernel whose objects can be read and written. Every call blocks until the kernel has answered, where it does not
+/// say otherwise.
 pub trait Kernel {
     /// Carries out the operations in order and tells which failed; all others succeeded.
     fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>);
@@ -23,6 +26,10 @@ pub trait Kernel {
 
     /// The host's own links and addresses.
     fn host(&mut self) -> Result<Host, Error>;
+
+    /// Begins to forget what connection tracking remembers of the addresses, and does not wait for it:
+    /// [`Hint::Flushed`] tells what came of it.
+    fn flush_flows(&mut self, addresses: Vec<IpAddr>);
 
     /// Takes all notifications that are queued, without waiting.
     fn drain(&mut self, hints: &mut Vec<Hint>);
@@ -48,6 +55,10 @@ impl Kernel for routelet_netlink::Kernel {
 
     fn host(&mut self) -> Result<Host, Error> {
         self.host()
+    }
+
+    fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
+        self.flush_flows(addresses);
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {

@@ -9,6 +9,7 @@
 
 mod act;
 mod backoff;
+mod flows;
 mod hint;
 mod kernel;
 mod ownership;
@@ -21,5 +22,5 @@ pub use backoff::Trouble;
 pub use kernel::Kernel;
 pub use ownership::Ownership;
 pub use reconciler::{Progress, Reconciler};
-pub use report::{OperationCounts, Repaired, Report};
+pub use report::{FlushedFlows, OperationCounts, Repaired, Report};
 pub use table::{Cause, Count};

@@ -8,6 +8,7 @@ use routelet_netlink::{Error, Failure, Hint, Operation};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backoff::{Backoff, Trouble};
+use crate::flows::Flows;
 use crate::ownership::pod_route_link;
 use crate::table::{Cause, Count, Slot, Table};
 use crate::{Kernel, Ownership, Report};
@@ -53,6 +54,7 @@ pub struct Reconciler<K> {
     relook_links: bool,
     /// Number of the latest dump.
     pub(crate) generation: u32,
+    pub(crate) flows: Flows,
     // Reused from step to step.
     pub(crate) hints: Vec<Hint>,
     pub(crate) operations: Vec<Operation>,
@@ -91,6 +93,7 @@ impl<K: Kernel> Reconciler<K> {
             host_again_at: None,
             relook_links: false,
             generation: 0,
+            flows: Flows::default(),
             hints: Vec::new(),
             operations: Vec::new(),
             previous: Vec::new(),
@@ -208,6 +211,7 @@ impl<K: Kernel> Reconciler<K> {
             self.resync_links(&links, now);
         }
         self.write_batch(now);
+        self.flush_flows(now);
         if !self.table.is_idle() || !self.gone.is_empty() {
             return Progress::More;
         }
@@ -218,6 +222,7 @@ impl<K: Kernel> Reconciler<K> {
                 second_look,
                 self.resync_at,
                 self.host_again_at,
+                self.flows.again_at,
             ]
             .into_iter()
             .flatten()

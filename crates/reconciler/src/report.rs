@@ -1,5 +1,6 @@
 //! What the reconciler did, for logs and metrics: it writes none itself.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use routelet_model::{Key, Kind, Object};
@@ -35,6 +36,19 @@ pub struct Report {
     pub resyncs: Vec<Duration>,
     /// How often notifications were lost.
     pub lost: u32,
+    /// Addresses that moved or went, and how many flows of theirs were forgotten.
+    pub flushed: FlushedFlows,
+}
+
+/// What became of the flows of addresses that moved or went.
+#[derive(Debug, Default)]
+pub struct FlushedFlows {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How many flows of theirs were forgotten.
+    pub flows: usize,
+    /// Why flows could not be forgotten, where that is news; it is tried again after a while.
+    pub failed: Option<String>,
 }
 
 /// A repair.

@@ -4,8 +4,12 @@
 //! A key whose wanted or actual side changed is queued once, by kind. Objects are made in the order of the
 //! kinds and, when nothing is left to make, taken away in the reverse order: make before break.
 
+use std::net::IpAddr;
+
 use routelet_model::{IfName, Key, Kind, Object};
 use rustc_hash::FxHashMap;
+
+use crate::ownership::pod_route_link;
 
 /// Number of kinds.
 pub(crate) const KINDS: usize = Kind::ALL.len();
@@ -77,7 +81,25 @@ pub(crate) struct Table {
     slots: FxHashMap<Key, Slot>,
     queue: [Vec<Key>; KINDS],
     removals: [Vec<Key>; KINDS],
+    books: Books,
+}
+
+/// What is noted at each change of a slot.
+#[derive(Debug, Default)]
+struct Books {
     counts: [Count; KINDS],
+    address_edits: Vec<AddressEdit>,
+}
+
+/// That the slot of a single address' route was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AddressEdit {
+    /// The route.
+    pub(crate) key: Key,
+    /// The address.
+    pub(crate) address: IpAddr,
+    /// The link that it led to before, if it led to one.
+    pub(crate) before: Option<IfName>,
 }
 
 impl Table {
@@ -98,14 +120,14 @@ impl Table {
 
     /// Numbers of objects of a kind.
     pub(crate) fn count(&self, kind: Kind) -> Count {
-        self.counts[kind as usize]
+        self.books.counts[kind as usize]
     }
 
     /// Changes the slot of a key, making it where there is none, and queues it where its sides differ
     /// afterwards.
     pub(crate) fn edit(&mut self, key: Key, change: impl FnOnce(&mut Slot)) {
         let slot = self.slots.entry(key).or_default();
-        edit_slot(&key, slot, &mut self.counts, change);
+        edit_slot(&key, slot, &mut self.books, change);
         if !slot.in_sync() && !slot.queued {
             slot.queued = true;
             self.queue[key.kind() as usize].push(key);
@@ -126,7 +148,7 @@ impl Table {
     /// Changes a slot that exists without queueing it: the caller is about to act on it.
     pub(crate) fn settle(&mut self, key: &Key, change: impl FnOnce(&mut Slot)) {
         if let Some(slot) = self.slots.get_mut(key) {
-            edit_slot(key, slot, &mut self.counts, change);
+            edit_slot(key, slot, &mut self.books, change);
         }
     }
 
@@ -142,7 +164,7 @@ impl Table {
             if !gone(key, slot, actual) {
                 continue;
             }
-            edit_slot(key, slot, &mut self.counts, |slot| {
+            edit_slot(key, slot, &mut self.books, |slot| {
                 slot.actual = None;
                 if slot.wanted.is_some() {
                     slot.drift = cause.or(slot.drift);
@@ -216,6 +238,11 @@ impl Table {
         }
     }
 
+    /// Takes the edits of single addresses' routes since the last call, in their order.
+    pub(crate) fn take_address_edits(&mut self) -> Vec<AddressEdit> {
+        std::mem::take(&mut self.books.address_edits)
+    }
+
     /// Whether nothing is queued and nothing set aside.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.iter().all(Vec::is_empty) && self.removals.iter().all(Vec::is_empty)
@@ -231,9 +258,22 @@ impl Table {
     }
 }
 
-/// Changes a slot and keeps the counts of its kind right.
-fn edit_slot(key: &Key, slot: &mut Slot, counts: &mut [Count; KINDS], change: impl FnOnce(&mut Slot)) {
-    let count = &mut counts[key.kind() as usize];
+/// Changes a slot and keeps the books right.
+fn edit_slot(key: &Key, slot: &mut Slot, books: &mut Books, change: impl FnOnce(&mut Slot)) {
+    if let Key::Route { destination, .. } = key
+        && destination.prefix_len() == destination.max_prefix_len()
+        && *key == Key::route(*destination)
+    {
+        books.address_edits.push(AddressEdit {
+            key: *key,
+            address: destination.addr(),
+            before: slot
+                .actual
+                .as_ref()
+                .and_then(|actual| pod_route_link(key, actual)),
+        });
+    }
+    let count = &mut books.counts[key.kind() as usize];
     count.wanted -= usize::from(slot.wanted.is_some());
     count.actual -= usize::from(slot.actual.is_some());
     count.out_of_sync -= usize::from(slot.wanted.is_some() && !slot.in_sync());

@@ -194,6 +194,14 @@ pub(crate) struct KernelArgs {
         action = clap::ArgAction::Set)]
     pub(crate) allow_any_pod_address: bool,
 
+    /// Let packets from and to this node's pod subnets through chains of nftables (iptables-nft's included) that drop by
+    /// policy what the host forwards, as Docker sets them up. The agent puts rules at the head of these chains, and
+    /// takes them away when they are needed no more. Without it, such a chain is only told of.
+    #[arg(long, env = "ROUTELET_OPEN_FORWARD", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) open_forward: bool,
+
     /// Receive buffer for the kernel's notifications, in bytes: 65536 to 1073741824. A larger one outlasts larger
     /// bursts before everything has to be read anew.
     #[arg(long, env = "ROUTELET_RECEIVE_BUFFER", value_name = "BYTES", default_value = "8388608",

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
 use crate::args::{NexthopObjects, RunArgs};
+use crate::firewall::Firewall;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::story::Story;
@@ -32,6 +33,7 @@ pub(crate) struct Dataplane {
     planner: Planner,
     plan: Plan,
     reconciler: Reconciler<Kernel>,
+    firewall: Firewall,
     devices: Vec<IfName>,
     cluster: mpsc::Receiver<ClusterEvent>,
     events: Vec<ClusterEvent>,
@@ -76,6 +78,7 @@ impl Dataplane {
             planner: Planner::new(planner_settings(args, nexthop_objects)),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
+            firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
             devices,
             cluster,
             events: Vec::new(),
@@ -111,7 +114,11 @@ impl Dataplane {
     async fn run(mut self) {
         let mut audit = Instant::now() + jittered(self.audit_interval);
         loop {
-            let wake = self.work().map_or(audit, |wake| wake.min(audit));
+            let wake = self.work();
+            let firewall = self
+                .firewall
+                .follow(self.planner.own_node(), Instant::now(), &mut self.story);
+            let wake = [wake, firewall].into_iter().flatten().fold(audit, Instant::min);
             self.liveness.idle();
             tokio::select! {
                 count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
@@ -120,10 +127,12 @@ impl Dataplane {
                     }
                 }
                 () = self.reconciler.kernel_mut().ready() => {}
+                () = self.firewall.ready() => {}
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = Instant::now();
                     if audit <= now {
                         self.reconciler.audit(now);
+                        self.firewall.audit(now);
                         audit = now + jittered(self.audit_interval);
                     }
                 }

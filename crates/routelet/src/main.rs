@@ -7,6 +7,7 @@ mod admin;
 mod agent;
 mod args;
 mod dataplane;
+mod firewall;
 mod instance;
 mod liveness;
 mod logging;

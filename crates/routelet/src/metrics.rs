@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 use routelet_model::{Kind, Resource};
+use routelet_netlink::forward::Firewall;
 use routelet_watcher::WatchStatus;
 
 use families::{Families, Labelled};
@@ -34,6 +35,7 @@ pub(crate) struct Metrics {
     repair: Histogram,
     resync: Histogram,
     notifications_lost: Counter,
+    flows_flushed: Counter,
     watch_streaming_list: Labelled<1, Gauge>,
     watch_relists: Labelled<1, Counter>,
     watch_errors: Labelled<1, Counter>,
@@ -43,6 +45,7 @@ pub(crate) struct Metrics {
     peers: Gauge,
     pods: Gauge,
     nexthop_objects: Gauge,
+    forward_drop_chains: Labelled<2, Gauge>,
 }
 
 impl Metrics {
@@ -113,6 +116,10 @@ impl Metrics {
                 "notifications_lost",
                 "Times that the kernel dropped notifications because the receive buffer was full",
             ),
+            flows_flushed: f.counter(
+                "flows_flushed",
+                "Tracked flows (conntrack entries) that were deleted because their pod's address moved or went",
+            ),
             watch_streaming_list: f.gauges(
                 "watch_streaming_list",
                 "1 where the API server streams lists, 0 where they are read at once",
@@ -140,6 +147,13 @@ impl Metrics {
                 "nexthop_objects",
                 "1 where routes use nexthop objects, 0 where each names its gateway",
             ),
+            forward_drop_chains: f.gauges(
+                "forward_drop_chains",
+                "Firewall chains that drop by policy what the host forwards; opened says whether the agent lets its pods' \
+                 packets through",
+                ["firewall", "opened"],
+                None,
+            ),
             families: f,
         };
         metrics.show_zeros();
@@ -153,6 +167,9 @@ impl Metrics {
             for cause in ["deleted", "changed", "surplus"] {
                 self.repairs.with([kind.as_str(), cause]);
             }
+        }
+        for firewall in Firewall::ALL {
+            self.set_forward_drop_chains(firewall, false, 0);
         }
         for resource in [Resource::Pods, Resource::Nodes] {
             let label = [resource_label(resource)];
@@ -221,6 +238,11 @@ impl Metrics {
         self.notifications_lost.inc_by(times);
     }
 
+    /// So many flows were forgotten.
+    pub(crate) fn flows_flushed(&self, flows: usize) {
+        self.flows_flushed.inc_by(flows as u64);
+    }
+
     /// How a watch stands.
     pub(crate) fn set_watch(&self, resource: Resource, status: &WatchStatus) {
         let label = [resource_label(resource)];
@@ -256,6 +278,15 @@ impl Metrics {
     /// How many pods of this node have a route.
     pub(crate) fn set_pods(&self, pods: usize) {
         set(&self.pods, pods);
+    }
+
+    /// How many chains of a firewall drop what is forwarded, of those that the agent has opened or of the others.
+    pub(crate) fn set_forward_drop_chains(&self, firewall: Firewall, opened: bool, chains: usize) {
+        let opened = if opened { "true" } else { "false" };
+        set(
+            &self.forward_drop_chains.with([firewall.as_str(), opened]),
+            chains,
+        );
     }
 
     /// Whether routes use nexthop objects.
@@ -303,6 +334,7 @@ mod tests {
         metrics.repair_took(Duration::from_micros(200));
         metrics.resync_took(Duration::from_millis(10));
         metrics.notifications_lost(1);
+        metrics.flows_flushed(3);
         let errors = BTreeMap::from([(ErrorKind::Cut, 1), (ErrorKind::Silent, 2)]);
         let last_contact = Some(Instant::now());
         let nodes = WatchStatus {
@@ -318,6 +350,7 @@ mod tests {
         metrics.set_peers(4999);
         metrics.set_pods(110);
         metrics.set_nexthop_objects(true);
+        metrics.set_forward_drop_chains(Firewall::Nftables, true, 1);
         metrics
     }
 
@@ -344,6 +377,8 @@ mod tests {
             "routelet_repair_seconds_bucket{le=\"0.0002\"} 1",
             "routelet_resync_seconds_count 1",
             "routelet_notifications_lost_total 1",
+            "routelet_flows_flushed_total 3",
+            "routelet_forward_drop_chains{firewall=\"nftables\",opened=\"true\"} 1",
             "routelet_watch_streaming_list{resource=\"nodes\"} 1",
             "routelet_watch_relists_total{resource=\"nodes\"} 1",
             "routelet_watch_errors_total{resource=\"nodes\"} 3",

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use routelet_model::{Key, Kind};
+use ipnet::IpNet;
+use routelet_model::{Family, Key, Kind, Node};
 use routelet_netlink::Verb;
+use routelet_netlink::forward::{DroppingChain, Firewall};
 use routelet_planner::{Notice, Refusal};
 use routelet_reconciler::{Cause, Repaired, Report, Trouble};
 use routelet_watcher::events::{self, Publisher, Severity};
 
+use crate::firewall::Passage;
 use crate::metrics::Metrics;
 
 /// Turns reports and notices into log lines, metrics and Events.
@@ -79,6 +82,21 @@ impl Story {
                  for more)"
             );
         }
+        if report.flushed.flows > 0 {
+            let addresses: Vec<String> = report.flushed.addresses.iter().map(ToString::to_string).collect();
+            tracing::debug!(
+                flows = report.flushed.flows,
+                addresses = addresses.join(" "),
+                "forgot the tracked flows of addresses that moved or went"
+            );
+        }
+        if let Some(error) = &report.flushed.failed {
+            tracing::warn!(
+                error,
+                "cannot forget the tracked flows of addresses that moved or went, trying again; flows of old pods \
+                 may lead to new ones until they time out"
+            );
+        }
         self.count(&report);
     }
 
@@ -110,6 +128,9 @@ impl Story {
         }
         for took in &report.resyncs {
             self.metrics.resync_took(*took);
+        }
+        if report.flushed.flows > 0 {
+            self.metrics.flows_flushed(report.flushed.flows);
         }
         if report.lost > 0 {
             self.metrics.notifications_lost(u64::from(report.lost));
@@ -176,6 +197,56 @@ impl Story {
         }
     }
 
+    /// A chain drops what is forwarded, which is news; `node` is this one.
+    pub(crate) fn forward_is_dropped(&self, chain: &DroppingChain, passage: &Passage, node: &Node) {
+        if *passage == Passage::Open {
+            tracing::info!(
+                %chain,
+                "drops by policy what the host forwards; it is open for this node's pod subnets"
+            );
+            return;
+        }
+        let note = format!(
+            "{chain} drops by policy what the host forwards: packets of pods get lost there unless a rule accepts them. {}",
+            remedy_for_dropping(chain, passage, &node.pod_subnets)
+        );
+        tracing::warn!("{note}");
+        self.events.publish(events::Notice {
+            subject: node.into(),
+            reason: "ForwardingDropped",
+            note,
+            severity: Severity::Warning,
+        });
+    }
+
+    /// A chain that was told of drops what is forwarded no more.
+    pub(crate) fn forward_is_dropped_no_more(&self, chain: &DroppingChain) {
+        tracing::info!(%chain, "drops by policy no more what the host forwards");
+    }
+
+    /// Rules of ours were written to a chain or removed from it.
+    pub(crate) fn wrote_forward_rules(&self, chain: &DroppingChain, added: usize, removed: usize) {
+        tracing::info!(%chain, added, removed, "rules that let this node's pod subnets through");
+    }
+
+    /// The chains that drop what is forwarded, as they are.
+    pub(crate) fn dropping_chains(&self, chains: &BTreeMap<DroppingChain, Passage>) {
+        for firewall in Firewall::ALL {
+            for opened in [false, true]
+                .into_iter()
+                .filter(|opened| !opened || firewall.is_opened_by_us())
+            {
+                let counted = chains
+                    .iter()
+                    .filter(|(chain, passage)| {
+                        chain.firewall == firewall && (**passage == Passage::Open) == opened
+                    })
+                    .count();
+                self.metrics.set_forward_drop_chains(firewall, opened, counted);
+            }
+        }
+    }
+
     /// The kernel is for the first time as it is wanted.
     pub(crate) fn in_sync(&self, took: Duration, peers: usize, pods: usize, counts: &[(Kind, usize)]) {
         let objects: Vec<String> = counts
@@ -218,4 +289,35 @@ fn grouped<G: Ord, T>(items: impl Iterator<Item = (G, T)>) -> BTreeMap<G, (usize
         groups.entry(group).or_insert((0, item)).0 += 1;
     }
     groups
+}
+
+/// What an operator can do about a chain that drops.
+fn remedy_for_dropping(chain: &DroppingChain, passage: &Passage, subnets: &[IpNet]) -> String {
+    match (passage, chain.firewall) {
+        (Passage::Refused(error), _) => format!(
+            "It could not be opened ({error}): have the program that it belongs to accept what comes from and goes to the \
+             pod subnets"
+        ),
+        (_, Firewall::Nftables) => {
+            "--open-forward=true opens it for this node's pod subnets; docs/firewall.md says how".to_owned()
+        }
+        (_, Firewall::IptablesLegacy) => {
+            let of_family = subnets
+                .iter()
+                .filter(|subnet| chain.family.sees(Family::of_net(**subnet)));
+            let commands: Vec<String> = of_family
+                .flat_map(|subnet| {
+                    let program = match Family::of_net(*subnet) {
+                        Family::V4 => "iptables-legacy",
+                        Family::V6 => "ip6tables-legacy",
+                    };
+                    ["-s", "-d"].map(|end| format!("{program} -I {} {end} {subnet} -j ACCEPT", chain.chain))
+                })
+                .collect();
+            format!(
+                "The agent does not write to it; this opens it: {}",
+                commands.join("; ")
+            )
+        }
+    }
 }

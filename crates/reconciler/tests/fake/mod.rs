@@ -1,5 +1,6 @@
 //! A kernel in memory that fails on demand: for the faults that a real one won't produce when asked.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests, which clippy does not take for tests"
@@ -7,13 +8,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use routelet_model::{
     Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, Object, RouteTarget, Sysctl, SysctlName, Vxlan,
 };
-use routelet_netlink::{Error, Failure, Hint, Operation, Verb};
+use routelet_netlink::{Error, Failure, Flushed, Hint, Operation, Verb};
 use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
 
 pub(crate) const PROTOCOL: u8 = 80;
@@ -34,6 +36,10 @@ pub(crate) struct State {
     /// Whether the host's links cannot be read.
     pub(crate) host_fails: bool,
     pub(crate) host_reads: u32,
+    /// The addresses of each call that was to forget their flows, with the objects that there were by then.
+    pub(crate) flushes: Vec<(Vec<IpAddr>, BTreeMap<Key, Object>)>,
+    /// What forgetting flows fails with.
+    pub(crate) flush_error: Option<i32>,
 }
 
 #[derive(Clone, Default)]
@@ -107,6 +113,17 @@ impl Kernel for FakeKernel {
             return Err(kernel_error(nix::libc::ENOBUFS));
         }
         Ok(Host::default())
+    }
+
+    fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
+        let mut state = self.0.borrow_mut();
+        let objects = state.objects.clone();
+        state.flushes.push((addresses.clone(), objects));
+        let result = match state.flush_error {
+            Some(errno) => Err(kernel_error(errno).to_string()),
+            None => Ok(addresses.len()),
+        };
+        state.hints.push(Hint::Flushed(Flushed { addresses, result }));
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {
@@ -195,6 +212,7 @@ impl Bench {
             let host = self.reconciler.host_if_changed(self.now);
             if let Progress::Idle(next) = progress
                 && host.is_ok()
+                && self.kernel.0.borrow().hints.is_empty()
             {
                 return next;
             }

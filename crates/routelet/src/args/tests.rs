@@ -58,7 +58,7 @@ fn defaults_are_those_of_the_design() {
         ("cali", 80)
     );
     assert_eq!(kernel.nexthop_objects, NexthopObjects::Auto);
-    assert!(!kernel.allow_any_pod_address);
+    assert!(!kernel.allow_any_pod_address && !kernel.open_forward);
     assert_eq!(
         (kernel.receive_buffer, kernel.audit_interval),
         (8 << 20, Duration::from_secs(60))

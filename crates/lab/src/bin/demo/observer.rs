@@ -114,7 +114,7 @@ impl Observer {
                         .filter(|(key, object)| depends_on(*link, key, object));
                     missing.extend(lost.map(|(key, object)| (*key, object.clone())));
                 }
-                Hint::OthersGone(_) | Hint::HostChanged | Hint::Lost => {}
+                Hint::OthersGone(_) | Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
             }
             missing.keys().next().copied()
         })
@@ -131,7 +131,7 @@ impl Observer {
             match hint {
                 Hint::Gone(key) => _ = left.remove(key),
                 Hint::LinkGone(link) => left.retain(|key, object| !depends_on(*link, key, object)),
-                Hint::Seen(..) | Hint::OthersGone(_) | Hint::HostChanged | Hint::Lost => {}
+                Hint::Seen(..) | Hint::OthersGone(_) | Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
             }
             left.keys().next().copied()
         })
