@@ -5,6 +5,8 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
+use std::time::{Duration, Instant};
+
 use ipnet::IpNet;
 use routelet_model::{Family, Link, LinkKind, MacAddr, Vxlan};
 use routelet_netlink::Netns;
@@ -26,6 +28,7 @@ fn pair() -> (Netns, Setup, Setup) {
         mac: Some(MAC),
         mtu: Some(1400),
         up: true,
+        alias: Some("whose it is"),
     };
     let b = VethEnd {
         name: "b0",
@@ -248,4 +251,63 @@ fn neighbours_and_forwarding_entries_come_and_go() {
     near.delete_fdb("vx0", mac).unwrap();
     near.delete_fdb("vx0", mac).unwrap();
     assert!(remotes().is_empty());
+}
+
+#[test]
+fn what_is_noted_on_a_link_comes_with_it() {
+    let (_near, mut near, _far) = pair();
+    let a = near.link("a0").unwrap().unwrap();
+    assert_eq!(a.alias.as_deref(), Some("whose it is"));
+    near.set_alias("a0", "another's").unwrap();
+    let links = near.links().unwrap();
+    let a = links
+        .iter()
+        .find(|link| link.name.is_some_and(|name| name.as_str() == "a0"))
+        .unwrap();
+    assert_eq!(a.alias.as_deref(), Some("another's"));
+    assert_eq!(near.link("lo").unwrap().unwrap().alias, None);
+}
+
+#[test]
+fn a_link_is_deleted_by_what_it_is_not_by_its_name() {
+    let (_near, mut near, mut far) = pair();
+    let old = near.link("a0").unwrap().unwrap();
+    near.rename("a0", "a1").unwrap();
+    near.delete(&old).unwrap();
+    assert_eq!(far.link("b0").unwrap(), None);
+    near.delete(&old).unwrap();
+}
+
+#[test]
+fn an_address_is_local_where_it_is_and_soon_after_it_has_come() {
+    let (_near, mut near, mut far) = pair();
+    far.set_up("b0").unwrap();
+    for address in ["10.244.1.2/32", "fd00::2/128", "fe80::2/64"] {
+        let address = net(address);
+        assert!(!near.is_local("a0", address.addr()).unwrap(), "{address}");
+        near.add_address("a0", address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !near.is_local("a0", address.addr()).unwrap() {
+            assert!(Instant::now() < deadline, "{address}");
+            std::thread::yield_now();
+        }
+        near.delete_address("a0", address).unwrap();
+        assert!(!near.is_local("a0", address.addr()).unwrap(), "{address}");
+    }
+}
+
+#[test]
+fn what_a_host_would_send_on() {
+    let (_near, mut near, _far) = pair();
+    for (everywhere, address) in [("0.0.0.0/0", "169.254.1.1"), ("::/0", "2001:db8::1")] {
+        let (everywhere, address) = (net(everywhere), address.parse().unwrap());
+        assert!(!near.has_route(address).unwrap(), "{address}");
+        near.add_route(RouteSpec::to_link(everywhere, "a0")).unwrap();
+        assert!(near.has_route(address).unwrap(), "{address}");
+        near.delete_route(everywhere).unwrap();
+        near.add_route(RouteSpec::blackhole(everywhere)).unwrap();
+        assert!(!near.has_route(address).unwrap(), "{address}");
+    }
+    near.add_address("a0", net("10.0.0.1/32")).unwrap();
+    assert!(!near.has_route("10.0.0.1".parse().unwrap()).unwrap(), "its own");
 }

@@ -92,6 +92,7 @@ impl Node {
                         mac: Some(mac),
                         mtu: None,
                         up: *right,
+                        ..VethEnd::default()
                     };
                     add_veth(&mut self.setup, end);
                 }
