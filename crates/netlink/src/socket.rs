@@ -22,7 +22,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
     NLMSG_OVERRUN, NetlinkSerializable,
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -41,7 +41,7 @@ const ANSWER_TIMEOUT: i64 = 5;
 /// How often a dump is begun that gets interrupted by changes.
 const DUMP_ATTEMPTS: u32 = 8;
 
-/// A routing netlink socket for requests.
+/// A netlink socket for requests, to the routing part of the kernel or to netfilter.
 #[derive(Debug)]
 pub struct Socket {
     inner: netlink_sys::Socket,
@@ -52,10 +52,20 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a routing socket (NETLINK_ROUTE) in the network namespace of the calling thread.
     pub fn open() -> Result<Self, Error> {
+        Self::open_to(NETLINK_ROUTE, "opening a netlink socket")
+    }
+
+    /// Opens a socket to netfilter (NETLINK_NETFILTER) in the network namespace of the calling thread. A kernel
+    /// without netfilter refuses with EPROTONOSUPPORT.
+    pub fn open_netfilter() -> Result<Self, Error> {
+        Self::open_to(NETLINK_NETFILTER, "opening a netlink socket to netfilter")
+    }
+
+    fn open_to(protocol: isize, what: &'static str) -> Result<Self, Error> {
         let open = || {
-            let mut inner = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+            let mut inner = netlink_sys::Socket::new(protocol)?;
             let port = inner.bind_auto()?.port_number();
             // Kernels before 4.12 have no extended acknowledgements; their errors are numbers only.
             let _ = inner.set_ext_ack(true);
@@ -63,7 +73,7 @@ impl Socket {
             setsockopt(&inner, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_TIMEOUT))?;
             Ok((inner, port))
         };
-        let (inner, port) = open().map_err(Error::io("opening a netlink socket"))?;
+        let (inner, port) = open().map_err(Error::io(what))?;
         let received = Vec::with_capacity(DATAGRAM);
         Ok(Self {
             inner,
