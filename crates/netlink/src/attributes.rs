@@ -87,6 +87,11 @@ impl<'a> Attribute<'a> {
         read_u32(self.value, 0).ok_or(Error::Decode("an attribute that is no 32-bit number"))
     }
 
+    /// A number of netfilter's, which are big-endian.
+    pub(crate) fn u32_be(&self) -> Result<u32, Error> {
+        self.u32().map(u32::from_be)
+    }
+
     /// An address of either family, told by its length.
     pub(crate) fn address(&self) -> Result<IpAddr, Error> {
         if let Ok(bytes) = <[u8; 4]>::try_from(self.value) {

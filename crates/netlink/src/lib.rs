@@ -22,6 +22,7 @@ mod monitor;
 mod neighbour;
 pub mod netns;
 mod nexthop;
+mod nft;
 mod onlink;
 mod route;
 pub mod setup;

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::Interest;
@@ -48,19 +48,29 @@ pub(crate) enum Received<'a> {
 }
 
 impl Monitor {
-    /// Opens the socket in the network namespace of the calling thread. It does not hear what the socket with
-    /// the port id `writer` does.
+    /// Opens a socket for the routing part's notifications in the network namespace of the calling thread. It does
+    /// not hear what the socket with the port id `writer` does.
     pub(crate) fn open(receive_buffer: usize, writer: u32) -> Result<Self, Error> {
+        Self::open_to(NETLINK_ROUTE, &GROUPS, receive_buffer, writer)
+    }
+
+    /// The same for the notifications of nf_tables.
+    pub(crate) fn open_nft(receive_buffer: usize, writer: u32) -> Result<Self, Error> {
+        let groups = [libc::NFNLGRP_NFTABLES as u32];
+        Self::open_to(NETLINK_NETFILTER, &groups, receive_buffer, writer)
+    }
+
+    fn open_to(protocol: isize, groups: &[u32], receive_buffer: usize, writer: u32) -> Result<Self, Error> {
         let what = || Error::io("opening the netlink socket for notifications");
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(what())?;
+        let mut socket = netlink_sys::Socket::new(protocol).map_err(what())?;
         grow(&socket, receive_buffer)?;
         filter::drop_echo(&socket, writer)?;
         socket.bind_auto().map_err(what())?;
         socket.set_non_blocking(true).map_err(what())?;
-        for group in GROUPS {
-            match socket.add_membership(group) {
+        for group in groups {
+            match socket.add_membership(*group) {
                 // Kernels before 5.3 know no nexthops.
-                Err(_) if group == libc::RTNLGRP_NEXTHOP => {}
+                Err(_) if *group == libc::RTNLGRP_NEXTHOP => {}
                 result => result.map_err(what())?,
             }
         }
