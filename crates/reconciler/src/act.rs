@@ -18,6 +18,12 @@ use crate::{Kernel, Reconciler};
 /// comes in between waits for a millisecond or two only.
 const BATCH: usize = 1024;
 
+/// Whether an object has to go before others can be made: a set takes no ranges that overlap. Its elements that come
+/// and go in one batch do so at once.
+fn makes_room(key: &Key) -> bool {
+    matches!(key, Key::NftElement { set, .. } if set.has_ranges())
+}
+
 /// What is to be done about a key.
 enum Plan {
     /// Nothing.
@@ -101,6 +107,7 @@ impl<K: Kernel> Reconciler<K> {
             Plan::WaitFor(awaited) => {
                 self.waiting.entry(awaited).or_default().insert(key);
             }
+            Plan::Remove if makes_room(&key) => self.plan_removal(key, now),
             Plan::Remove => self.table.set_aside(key),
             Plan::Write(verb) => {
                 let Some(wanted) = slot.wanted.clone() else { return };
@@ -151,6 +158,10 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The object that is missing for `wanted` to be made, if any.
     fn awaited(&self, key: &Key, wanted: &Object) -> Option<Key> {
+        if matches!(key, Key::NftElement { .. } | Key::NftRules) {
+            let is_right = self.table.actual(&Key::NftTable) == Some(&Object::NftTable);
+            return (!is_right).then_some(Key::NftTable);
+        }
         let target = match wanted {
             Object::Route(target) => Some(target),
             _ => None,
@@ -306,6 +317,10 @@ impl<K: Kernel> Reconciler<K> {
             self.look_at(blocked);
         }
         for operation in &operations {
+            if operation.key == Key::NftTable && operation.verb != Verb::Create {
+                // It took along all that it held.
+                self.nft_touched = true;
+            }
             if operation.verb == Verb::Delete {
                 self.table.drop_empty(&operation.key);
             } else {
@@ -368,10 +383,13 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Plans what comes after a failure.
     fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
+        let passing = error.is_missing_link() || matches!(error, Error::NoNftTable);
+        let again = self.backoff.attempts(&key) > 0;
         // A link that goes takes what is on it along, and tells of itself last.
-        let passing = error.is_missing_link();
-        // What we believe of the kernel is wrong. That a link is still missing is no news, though.
-        if matches!(error, Error::OutcomeUnknown) || passing && self.backoff.attempts(&key) == 0 {
+        if matches!(error, Error::NoNftTable) {
+            self.nft_touched |= !again;
+        } else if matches!(error, Error::OutcomeUnknown) || passing && !again {
+            // What we believe of the kernel is wrong. That a link is still missing is no news, though.
             self.resync_soon(now);
         }
         if let Some(trouble) = self.backoff.failed(key, error.to_string(), passing, now) {

@@ -38,6 +38,7 @@ impl<K: Kernel> Reconciler<K> {
                 }
                 Hint::OthersGone(key) => self.lose_others(key),
                 Hint::LinkGone(link) => self.lose_link(link),
+                Hint::NftTouched => self.nft_touched = true,
                 Hint::HostChanged => {
                     self.host_changed = true;
                     // What failed for want of a link of the host's may go well now.

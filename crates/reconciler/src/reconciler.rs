@@ -38,6 +38,8 @@ pub struct Reconciler<K> {
     pub(crate) rested_at: Instant,
     /// Reads that failed in a row.
     pub(crate) failed_reads: u32,
+    /// Whether the nft table may be otherwise than is known: dump what it holds.
+    pub(crate) nft_touched: bool,
     /// Links whose objects may have gone without a word: dump these.
     pub(crate) suspects: BTreeSet<IfName>,
     /// Links that are to be looked at a second time, and when.
@@ -85,6 +87,7 @@ impl<K: Kernel> Reconciler<K> {
             resync_at: Some(now),
             rested_at: now,
             failed_reads: 0,
+            nft_touched: false,
             suspects: BTreeSet::new(),
             second_look: None,
             gone: FxHashSet::default(),
@@ -210,9 +213,12 @@ impl<K: Kernel> Reconciler<K> {
             let links = std::mem::take(&mut self.suspects);
             self.resync_links(&links, now);
         }
+        if self.nft_touched {
+            self.resync_nft(now);
+        }
         self.write_batch(now);
         self.flush_flows(now);
-        if !self.table.is_idle() || !self.gone.is_empty() {
+        if !self.table.is_idle() || !self.gone.is_empty() || self.nft_touched {
             return Progress::More;
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);

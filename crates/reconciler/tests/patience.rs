@@ -52,7 +52,7 @@ fn a_link_that_stays_away_is_waited_for_and_not_polled() {
                 error()
             );
             // Ten audits, the start, and what the link itself is read back by after each try.
-            assert!(dumps < 12 * 6 + 60, "{bad}: {dumps} dumps: {}", error());
+            assert!(dumps < 12 * 9 + 60, "{bad}: {dumps} dumps: {}", error());
             assert!(!bench.reconciler.is_in_doubt(), "{bad}");
         }
     }

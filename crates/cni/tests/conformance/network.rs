@@ -172,6 +172,7 @@ fn the_agent_finds_its_objects_in_place() {
         devices: Vec::new(),
         interface_prefix: "cali".to_owned(),
         receive_buffer: 1 << 20,
+        nft_table: "routelet".to_owned(),
     };
     runtime
         .node
