@@ -73,7 +73,9 @@ impl Damage {
         }
     }
 
-    /// What it takes along of every node, where it does.
+    /// What it takes along of every node, where it does. The kernel takes the longer for it the more nodes there are, and
+    /// many milliseconds for a device with none: it waits until no CPU uses the device any more (`synchronize_net` in
+    /// dev_close and unregister_netdevice), and has the lock meanwhile that a repair needs.
     pub(crate) fn along(self) -> Option<Along> {
         match self {
             // The kernel drops the neighbours of a link that has lost its last IPv4 address.
@@ -91,12 +93,6 @@ impl Damage {
             }),
             _ => None,
         }
-    }
-
-    /// Whether the kernel takes many milliseconds for the damage alone, and the lock with it that a repair needs: it
-    /// waits until no CPU uses the device any more (`synchronize_net` in dev_close and unregister_netdevice).
-    pub(crate) fn is_slow_by_itself(self) -> bool {
-        matches!(self, Self::DeviceDown | Self::DeviceDeleted)
     }
 
     /// Whether there is but one such object on a node.

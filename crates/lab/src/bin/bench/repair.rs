@@ -93,8 +93,8 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
 fn targets(nodes: usize, all: &[(Damage, Times, Times)], report: &mut Report) {
     let present = grouped(nodes);
     let slowest = |figure: fn(&Samples) -> Duration| {
-        let quick = all.iter().filter(|(damage, ..)| !damage.is_slow_by_itself());
-        let times = quick.map(|(_, times, _)| figure(&times.first));
+        let alone = all.iter().filter(|(damage, ..)| damage.along().is_none());
+        let times = alone.map(|(_, times, _)| figure(&times.first));
         millis(times.max().unwrap_or_default())
     };
     for (value, limit, measured) in [
@@ -115,9 +115,9 @@ fn targets(nodes: usize, all: &[(Damage, Times, Times)], report: &mut Report) {
             measured: ours.median().as_secs_f64() / raw.median().as_secs_f64(),
         });
     };
-    for (damage, times, raw) in all.iter().filter(|(damage, ..)| damage.is_slow_by_itself()) {
-        ratio(damage.name(), &times.first, &raw.first);
+    for (damage, times, raw) in all {
         if let Some(Along { name, .. }) = damage.along() {
+            ratio(damage.name(), &times.first, &raw.first);
             ratio(name, &times.all, &raw.all);
         }
     }
