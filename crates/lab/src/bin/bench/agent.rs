@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use routelet_lab::api::{Api, Resource};
 use routelet_lab::process::built_program;
-use routelet_lab::{Agent, Backend, Cluster, Pod};
+use routelet_lab::{Agent, Backend, Cluster, Pod, wait};
 use routelet_netlink::Netns;
 
 use crate::peer::Peer;
@@ -58,6 +58,22 @@ impl Rig {
 
     pub(crate) fn agent(&mut self) -> Result<&mut Agent> {
         self.cluster.node(0).agent()
+    }
+
+    /// Kills the agent, once its kernel is as it should be.
+    pub(crate) fn stop_in_sync(&mut self) -> Result<()> {
+        let agent = self.agent()?;
+        let is_in_sync = || -> Result<bool> {
+            let metrics = agent.metrics()?;
+            let counts = metrics
+                .lines()
+                .filter(|line| line.starts_with("routelet_objects_out_of_sync{"));
+            Ok(counts.map(|line| line.ends_with(" 0")).reduce(|a, b| a && b) == Some(true))
+        };
+        wait::until(PATIENCE, "the agent to be in sync", || {
+            is_in_sync().is_ok_and(|is| is)
+        })?;
+        agent.kill()
     }
 
     /// The node's namespace.

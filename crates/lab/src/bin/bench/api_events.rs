@@ -2,49 +2,36 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use ipnet::{IpNet, Ipv4Net};
 use nix::libc;
 use routelet_lab::Pod;
 use routelet_lab::api::Resource;
-use routelet_model::Family;
+use routelet_model::{Family, host_prefix};
 
 use crate::Plan;
 use crate::agent::{Rig, create, pause};
 use crate::listener::{Change, Listener};
+use crate::message;
 use crate::peer::Peer;
-use crate::programming::{DEVICE, Place, node_messages};
+use crate::programming::{DEVICE, node_messages};
 use crate::raw::{RawSocket, batches};
-use crate::report::{Cell, Report, Table, Target, grouped};
-use crate::statistics::{Samples, micros, millis};
+use crate::report::{LATENCY, Report, Table, Target, grouped, latency};
+use crate::statistics::{Samples, millis};
 
 /// Numbers of the nodes that come and go: none of those that are there.
 const FIRST_GUEST: u16 = 40_000;
+/// Number of the nexthop of a node that the raw writer adds: one that the agent has not come to.
+const GUEST_NEXTHOP: u32 = 0x4000_0000;
 /// Between two samples, for the agent and the machine to fall idle.
 pub(crate) const BETWEEN: Duration = Duration::from_millis(5);
 
 pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
-    let mut table = Table::new(
-        "From the API server's write to the kernel",
-        &["event", "nodes present", "samples", "p50 µs", "p99 µs", "max µs"],
-    );
-    let mut row = |event: &str, nodes, samples: &Samples| {
-        table.row([
-            Cell::Text(event.to_owned()),
-            nodes,
-            Cell::Count(samples.len()),
-            Cell::Number(micros(samples.median()), 0),
-            Cell::Number(micros(samples.percentile(0.99)), 0),
-            Cell::Number(micros(samples.max()), 0),
-        ]);
-    };
-    let mut floor = Samples::default();
-    for _ in 0..plan.repeats {
-        raw(plan.samples, &mut floor)?;
-    }
-    row("raw writer, a node's four objects", Cell::None, &floor);
+    let mut table = Table::new("From the API server's write to the kernel", &LATENCY);
     let mut few = Vec::new();
     for nodes in plan.event_nodes {
         let (mut node_events, mut pod_events) = (Samples::default(), Samples::default());
+        let (mut raw_node, mut raw_pod) = (Samples::default(), Samples::default());
         for _ in 0..plan.repeats {
             let mut rig = Rig::new(*nodes, 0)?;
             let pods = waiting_pods(&mut rig, plan.samples)?;
@@ -53,9 +40,15 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
                 one_node_more(&rig, plan.samples, &mut node_events)?;
                 one_pod_more(&rig, &pods, &mut pod_events)
             })??;
+            // What it has made stays, for the raw writer to work amidst.
+            rig.stop_in_sync()?;
+            rig.netns().run(|| {
+                raw_node_more(&rig, plan.samples, &mut raw_node)?;
+                raw_pod_more(&rig, &pods, &mut raw_pod)
+            })??;
         }
-        for (event, samples) in [("node", node_events), ("pod", pod_events)] {
-            row(&format!("one {event} more"), Cell::Count(*nodes), &samples);
+        for (event, samples, raw) in [("node", node_events, raw_node), ("pod", pod_events, raw_pod)] {
+            table.row(latency(&format!("one {event} more"), *nodes, &samples, &raw));
             let present = grouped(*nodes);
             let (p50, p99) = (millis(samples.median()), millis(samples.percentile(0.99)));
             let what = |value| format!("one {event} more, {present} nodes present, {value}, ms");
@@ -85,26 +78,6 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     }
     report.table(table);
     Ok(())
-}
-
-/// The same objects, written by a raw writer to a kernel that has no others.
-pub(crate) fn raw(count: usize, samples: &mut Samples) -> Result<()> {
-    Place::with_device()?.run(|place| {
-        let (mut socket, mut listener) = (RawSocket::open()?, Listener::open()?);
-        let device = place.index(DEVICE)?;
-        for number in (FIRST_GUEST..).take(count) {
-            let peer = Peer::number(number);
-            let messages = batches(node_messages(device, std::slice::from_ref(&peer)));
-            pause(BETWEEN);
-            let began = Instant::now();
-            socket.write(&messages)?;
-            let there = listener.wait(Change::Route(peer.subnet, libc::RTN_UNICAST))?;
-            samples.push(there.duration_since(began));
-            // The nexthop takes the route along; the next one has the same number.
-            socket.request(crate::message::delete_nexthop(1))?;
-        }
-        Ok(())
-    })
 }
 
 fn one_node_more(rig: &Rig, count: usize, samples: &mut Samples) -> Result<()> {
@@ -138,9 +111,7 @@ fn one_pod_more(rig: &Rig, pods: &[Pod], samples: &mut Samples) -> Result<()> {
     let mut listener = Listener::open()?;
     for (number, pod) in (1..).zip(pods) {
         let object = rig.cluster.pod_object(0, &pod.id().name, number)?.build();
-        let address = pod.address(Family::V4).context("a pod without an IPv4 address")?;
-        let route = routelet_model::host_prefix(address);
-        let ipnet::IpNet::V4(route) = route else { continue };
+        let route = route_of(pod)?;
         pause(BETWEEN);
         let published = create(&rig.api, Resource::Pods, object)?;
         // The route comes last, after the veth's settings.
@@ -148,4 +119,54 @@ fn one_pod_more(rig: &Rig, pods: &[Pod], samples: &mut Samples) -> Result<()> {
         samples.push(there.saturating_duration_since(published));
     }
     Ok(())
+}
+
+/// The same objects as [`one_node_more`]'s, by a raw writer.
+fn raw_node_more(rig: &Rig, count: usize, samples: &mut Samples) -> Result<()> {
+    let (mut socket, mut listener) = (RawSocket::open()?, Listener::open()?);
+    let device = rig.index(DEVICE)?;
+    for number in (FIRST_GUEST..).take(count) {
+        let peer = Peer::number(number);
+        let messages = batches(node_messages(device, GUEST_NEXTHOP, std::slice::from_ref(&peer)));
+        pause(BETWEEN);
+        let began = Instant::now();
+        socket.write(&messages)?;
+        let there = listener.wait(Change::Route(peer.subnet, libc::RTN_UNICAST))?;
+        samples.push(there.duration_since(began));
+        // The nexthop takes the route along.
+        socket.request(message::delete_nexthop(GUEST_NEXTHOP))?;
+        let gone = libc::RTM_DELNEIGH;
+        socket.request(message::neighbour(gone, 0, device, peer.gateway(), peer.mac()))?;
+        socket.request(message::fdb(gone, 0, device, peer.mac(), peer.underlay))?;
+    }
+    Ok(())
+}
+
+/// The same route as [`one_pod_more`]'s, by a raw writer; the veth's settings stay as they are.
+fn raw_pod_more(rig: &Rig, pods: &[Pod], samples: &mut Samples) -> Result<()> {
+    let (mut socket, mut listener) = (RawSocket::open()?, Listener::open()?);
+    for pod in pods {
+        let route = route_of(pod)?;
+        let message = batches(vec![message::route_to(
+            route,
+            rig.index(pod.host_veth().as_str())?,
+        )]);
+        socket.request(message::delete_route(route))?;
+        listener.empty()?;
+        pause(BETWEEN);
+        let began = Instant::now();
+        socket.write(&message)?;
+        let there = listener.wait(Change::Route(route, libc::RTN_UNICAST))?;
+        samples.push(there.duration_since(began));
+    }
+    Ok(())
+}
+
+/// Destination of the route to a pod.
+pub(crate) fn route_of(pod: &Pod) -> Result<Ipv4Net> {
+    let address = pod.address(Family::V4).context("a pod without an IPv4 address")?;
+    match host_prefix(address) {
+        IpNet::V4(prefix) => Ok(prefix),
+        IpNet::V6(prefix) => bail!("{prefix}: not IPv4"),
+    }
 }

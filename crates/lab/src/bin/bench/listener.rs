@@ -1,15 +1,17 @@
 //! Notifications of the kernel, as far as the measurements wait for them.
 
+use std::ffi::CStr;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use nix::libc;
-use routelet_model::MacAddr;
+use routelet_model::{IfName, MacAddr};
 
 use crate::message::{
-    DELETE_NEXTHOP, IFADDRMSG, NDMSG, NEW_NEXTHOP, NHA_GATEWAY, NHMSG, RTMSG, Received, messages, read_u32,
+    DELETE_NEXTHOP, IFADDRMSG, IFINFOMSG, NDMSG, NEW_NEXTHOP, NHA_GATEWAY, NHMSG, RTMSG, Received, messages,
+    read_u32,
 };
 use crate::raw::RawSocket;
 
@@ -44,8 +46,12 @@ pub(crate) enum Change {
     Fdb(MacAddr, Ipv4Addr),
     FdbGone(MacAddr),
     Address(Ipv4Addr),
-    /// A link with this index is there, with this MTU.
-    Link(u32, u32),
+    /// A link is there.
+    Link {
+        name: IfName,
+        mtu: u32,
+        up: bool,
+    },
     /// rp_filter of a link.
     RpFilter(u32, u32),
 }
@@ -106,8 +112,13 @@ fn read(message: &Received<'_>) -> Option<Change> {
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => read_neighbour(message),
         libc::RTM_NEWADDR => message.address(IFADDRMSG, libc::IFA_LOCAL).map(Change::Address),
         libc::RTM_NEWLINK => {
-            let index = read_u32(message.payload, 4)?;
-            Some(Change::Link(index, message.number(16, libc::IFLA_MTU)?))
+            let name = message.attribute(IFINFOMSG, libc::IFLA_IFNAME)?;
+            let name = CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?;
+            Some(Change::Link {
+                name: name.parse().ok()?,
+                mtu: message.number(IFINFOMSG, libc::IFLA_MTU)?,
+                up: read_u32(message.payload, 8)? & libc::IFF_UP as u32 != 0,
+            })
         }
         NETCONF => {
             let index = message.number(NETCONFMSG, NETCONFA_IFINDEX)?;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod api_events;
+mod damage;
 mod dataplane;
 mod listener;
 mod message;
@@ -65,6 +66,8 @@ pub(crate) struct Plan {
     repeats: usize,
     /// Samples of a latency in each repeat.
     samples: usize,
+    /// The same of what there is only one of on a node.
+    few: usize,
     /// Numbers of remote nodes that an empty kernel is programmed with.
     programmed_nodes: &'static [usize],
     /// Numbers of pod routes likewise.
@@ -84,6 +87,7 @@ pub(crate) struct Plan {
 const FULL: Plan = Plan {
     repeats: 3,
     samples: 200,
+    few: 5,
     programmed_nodes: &[100, 1_000, 5_000, 15_000],
     programmed_pods: &[110, 1_000, 65_536],
     event_nodes: &[0, 1_000, 5_000],
@@ -96,6 +100,7 @@ const FULL: Plan = Plan {
 const QUICK: Plan = Plan {
     repeats: 1,
     samples: 10,
+    few: 2,
     programmed_nodes: &[100, 1_000],
     programmed_pods: &[110, 1_000],
     event_nodes: &[0, 100],

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use nix::libc;
-use routelet_model::MacAddr;
+use routelet_model::{IfName, MacAddr};
 
 /// `NLM_F_…`.
 const REQUEST: u16 = 0x1;
@@ -25,12 +25,20 @@ pub(crate) const RTA_NH_ID: u16 = 30;
 const NDA_PROTOCOL: u16 = 12;
 const RTNH_F_ONLINK: u32 = 4;
 const IFLA_MTU: u16 = libc::IFLA_MTU;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
 
 /// Bytes of the headers `ndmsg`, `rtmsg`, `nhmsg`, `ifaddrmsg`, `ifinfomsg`.
 pub(crate) const NDMSG: usize = 12;
 pub(crate) const RTMSG: usize = 12;
 pub(crate) const NHMSG: usize = 8;
 pub(crate) const IFADDRMSG: usize = 8;
+pub(crate) const IFINFOMSG: usize = 16;
 
 /// Our routes' protocol number, by default.
 pub(crate) const PROTOCOL: u8 = 80;
@@ -49,10 +57,7 @@ impl Message {
     }
 
     fn with(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.extend((4 + value.len() as u16).to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0.extend(attribute(kind, value));
         self.sealed()
     }
 
@@ -61,6 +66,14 @@ impl Message {
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         self
     }
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
 }
 
 /// An FDB entry of a VXLAN device.
@@ -79,10 +92,10 @@ pub(crate) fn neighbour(kind: u16, flags: u16, index: u32, address: Ipv4Addr, ma
 }
 
 /// A nexthop with an onlink gateway.
-pub(crate) fn nexthop(id: u32, index: u32, gateway: Ipv4Addr) -> Message {
+pub(crate) fn nexthop(flags: u16, id: u32, index: u32, gateway: Ipv4Addr) -> Message {
     let mut header = [libc::AF_INET as u8, 0, PROTOCOL, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
-    Message::new(NEW_NEXTHOP, CREATE | EXCL, &header)
+    Message::new(NEW_NEXTHOP, flags, &header)
         .with(NHA_ID, &id.to_ne_bytes())
         .with(NHA_OIF, &index.to_ne_bytes())
         .with(NHA_GATEWAY, &gateway.octets())
@@ -94,9 +107,9 @@ pub(crate) fn delete_nexthop(id: u32) -> Message {
 }
 
 /// A route through a nexthop.
-pub(crate) fn route_via(destination: Ipv4Net, nexthop: u32) -> Message {
+pub(crate) fn route_via(flags: u16, destination: Ipv4Net, nexthop: u32) -> Message {
     let header = rtmsg(destination, PROTOCOL, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST);
-    Message::new(libc::RTM_NEWROUTE, CREATE | EXCL, &header)
+    Message::new(libc::RTM_NEWROUTE, flags, &header)
         .with(libc::RTA_DST, &destination.addr().octets())
         .with(RTA_NH_ID, &nexthop.to_ne_bytes())
 }
@@ -127,26 +140,58 @@ pub(crate) fn delete_route(destination: Ipv4Net) -> Message {
     Message::new(libc::RTM_DELROUTE, 0, &header).with(libc::RTA_DST, &destination.addr().octets())
 }
 
-/// The end of an address of a link.
-pub(crate) fn delete_address(index: u32, address: Ipv4Net) -> Message {
+/// An address of a link.
+pub(crate) fn address(kind: u16, flags: u16, index: u32, address: Ipv4Net) -> Message {
     let mut header = [libc::AF_INET as u8, address.prefix_len(), 0, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&index.to_ne_bytes());
-    Message::new(libc::RTM_DELADDR, 0, &header).with(libc::IFA_LOCAL, &address.addr().octets())
+    Message::new(kind, flags, &header)
+        .with(libc::IFA_LOCAL, &address.addr().octets())
+        .with(libc::IFA_ADDRESS, &address.addr().octets())
+}
+
+/// A VXLAN device as the agent makes it by default, up, with a number that no link has.
+pub(crate) fn new_vxlan(
+    index: u32,
+    name: IfName,
+    mac: MacAddr,
+    mtu: u32,
+    local: Ipv4Addr,
+    parent: u32,
+) -> Message {
+    let data = [
+        attribute(IFLA_VXLAN_ID, &4096_u32.to_ne_bytes()),
+        attribute(IFLA_VXLAN_LINK, &parent.to_ne_bytes()),
+        attribute(IFLA_VXLAN_LOCAL, &local.octets()),
+        attribute(IFLA_VXLAN_LEARNING, &[0]),
+        attribute(IFLA_VXLAN_PORT, &4789_u16.to_be_bytes()),
+    ];
+    let info = [
+        attribute(IFLA_INFO_KIND, b"vxlan\0"),
+        attribute(IFLA_INFO_DATA, &data.concat()),
+    ];
+    let up = libc::IFF_UP as u32;
+    Message::new(libc::RTM_NEWLINK, CREATE | EXCL, &ifinfomsg(index, up, up))
+        .with(libc::IFLA_IFNAME, name.as_str().as_bytes())
+        .with(libc::IFLA_ADDRESS, &mac.0)
+        .with(IFLA_MTU, &mtu.to_ne_bytes())
+        .with(libc::IFLA_LINKINFO, &info.concat())
 }
 
 /// The end of a link.
 pub(crate) fn delete_link(index: u32) -> Message {
-    Message::new(libc::RTM_DELLINK, 0, &ifinfomsg(index, 0))
+    Message::new(libc::RTM_DELLINK, 0, &ifinfomsg(index, 0, 0))
 }
 
-/// A link set down.
-pub(crate) fn set_down(index: u32) -> Message {
-    Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, libc::IFF_UP as u32))
+/// A link set up or down.
+pub(crate) fn set_up(index: u32, up: bool) -> Message {
+    let flag = libc::IFF_UP as u32;
+    let flags = if up { flag } else { 0 };
+    Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, flags, flag))
 }
 
 /// Another MTU for a link.
 pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
-    Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, 0)).with(IFLA_MTU, &mtu.to_ne_bytes())
+    Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, 0, 0)).with(IFLA_MTU, &mtu.to_ne_bytes())
 }
 
 /// All IPv4 routes.
@@ -200,9 +245,10 @@ fn rtmsg(destination: Ipv4Net, protocol: u8, scope: u8, kind: u8) -> [u8; RTMSG]
     ]
 }
 
-fn ifinfomsg(index: u32, change: u32) -> [u8; 16] {
-    let mut header = [0; 16];
+fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
+    let mut header = [0; IFINFOMSG];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
     header[12..].copy_from_slice(&change.to_ne_bytes());
     header
 }

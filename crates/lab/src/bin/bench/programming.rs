@@ -12,7 +12,7 @@ use routelet_netlink::{Netns, Setup};
 
 use crate::Plan;
 use crate::dataplane::Dataplane;
-use crate::message::{self, CREATE, Message, NDMSG, REPLACE, RTMSG};
+use crate::message::{self, CREATE, EXCL, Message, NDMSG, REPLACE, RTMSG};
 use crate::peer::Peer;
 use crate::raw::{RawSocket, batches};
 use crate::report::{Cell, Report, Table, Target, grouped};
@@ -86,6 +86,13 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// What a raw writer takes to program an empty kernel with so many nodes.
+pub(crate) fn raw_nodes(count: usize) -> Result<Samples> {
+    let mut outcome = Outcome::default();
+    Place::new(Load::Nodes(count))?.run(|place| place.raw(&mut outcome))?;
+    Ok(outcome.raw_programming.wall)
+}
+
 fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
     let mut programming = Table::new("Programming from empty", &COLUMNS);
     let mut resync = Table::new("Clean comparison with the kernel", &COLUMNS);
@@ -154,7 +161,7 @@ impl Load {
 }
 
 /// A node's namespace with its parent device and its host veths.
-pub(crate) struct Place {
+struct Place {
     netns: Netns,
     load: Load,
     veths: Vec<IfName>,
@@ -192,16 +199,9 @@ impl Place {
         })
     }
 
-    /// One with nothing but a VXLAN device.
-    pub(crate) fn with_device() -> Result<Self> {
-        let place = Self::new(Load::Nodes(0))?;
-        place.add_device()?;
-        Ok(place)
-    }
-
     /// Runs `work` in the namespace, and empties the namespace then: the kernel would do that later, in the way of
     /// the next measurement.
-    pub(crate) fn run<T: Send>(self, work: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
+    fn run<T: Send>(self, work: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
         let outcome = self.netns.run(|| work(&self))??;
         let mut setup = Setup::open_in(&self.netns)?;
         for link in self.veths.iter().map(IfName::as_str).chain([DEVICE, PARENT]) {
@@ -210,7 +210,7 @@ impl Place {
         Ok(outcome)
     }
 
-    pub(crate) fn index(&self, link: &str) -> Result<u32> {
+    fn index(&self, link: &str) -> Result<u32> {
         let link = Setup::open_in(&self.netns)?
             .link(link)?
             .with_context(|| format!("no link {link}"))?;
@@ -294,7 +294,7 @@ impl Place {
         let messages = match self.load {
             Load::Nodes(count) => {
                 self.add_device()?;
-                node_messages(self.index(DEVICE)?, &Peer::several(count))
+                node_messages(self.index(DEVICE)?, 1, &Peer::several(count))
             }
             Load::Pods(_) => {
                 let mut setup = Setup::open_in(&self.netns)?;
@@ -363,10 +363,10 @@ impl Place {
     }
 }
 
-/// What makes remote nodes reachable, in the order in which it has to be made. Nexthops are numbered from 1 on.
-pub(crate) fn node_messages(device: u32, peers: &[Peer]) -> Vec<Message> {
+/// What makes remote nodes reachable, in the order in which it has to be made. Nexthops are numbered from `first` on.
+pub(crate) fn node_messages(device: u32, first: u32, peers: &[Peer]) -> Vec<Message> {
     let mut messages = Vec::new();
-    let (new, flags) = (libc::RTM_NEWNEIGH, CREATE | REPLACE);
+    let (new, flags, new_only) = (libc::RTM_NEWNEIGH, CREATE | REPLACE, CREATE | EXCL);
     messages.extend(
         peers
             .iter()
@@ -378,14 +378,14 @@ pub(crate) fn node_messages(device: u32, peers: &[Peer]) -> Vec<Message> {
             .map(|peer| message::neighbour(new, flags, device, peer.gateway(), peer.mac())),
     );
     messages.extend(
-        (1..)
+        (first..)
             .zip(peers)
-            .map(|(id, peer)| message::nexthop(id, device, peer.gateway())),
+            .map(|(id, peer)| message::nexthop(new_only, id, device, peer.gateway())),
     );
     messages.extend(
-        (1..)
+        (first..)
             .zip(peers)
-            .map(|(id, peer)| message::route_via(peer.subnet, id)),
+            .map(|(id, peer)| message::route_via(new_only, peer.subnet, id)),
     );
     messages
 }

@@ -2,8 +2,22 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::statistics::{Samples, micros};
+
 /// Bytes.
 pub(crate) const MIB: f64 = 1024.0 * 1024.0;
+
+/// Columns of a table of latencies. Where there are fewer than 100 samples, the 99th percentile would be the maximum.
+pub(crate) const LATENCY: [&str; 8] = [
+    "what",
+    "nodes present",
+    "samples",
+    "p50 µs",
+    "p99 µs",
+    "max µs",
+    "raw p50 µs",
+    "raw max µs",
+];
 
 /// All that was measured.
 #[derive(Debug, Default)]
@@ -177,6 +191,21 @@ impl Cell {
             Self::None => Value::Null,
         }
     }
+}
+
+/// A latency beside that of a raw writer: see [`LATENCY`].
+pub(crate) fn latency(what: &str, nodes: usize, samples: &Samples, raw: &Samples) -> [Cell; 8] {
+    let number = |duration| Cell::Number(micros(duration), 0);
+    [
+        Cell::Text(what.to_owned()),
+        Cell::Count(nodes),
+        Cell::Count(samples.len()),
+        number(samples.median()),
+        samples.p99().map_or(Cell::None, number),
+        number(samples.max()),
+        number(raw.median()),
+        number(raw.max()),
+    ]
 }
 
 /// With commas between the thousands.

@@ -10,6 +10,11 @@ use nix::time::{ClockId, clock_gettime};
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
+    /// Adds those of another run.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     pub(crate) fn push(&mut self, sample: Duration) {
         self.0.push(sample);
     }
@@ -24,6 +29,11 @@ impl Samples {
         sorted.sort_unstable();
         let rank = (share * sorted.len() as f64).ceil() as usize;
         sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    /// The 99th percentile; `None` of so few samples that it would be their maximum.
+    pub(crate) fn p99(&self) -> Option<Duration> {
+        (self.0.len() >= 100).then(|| self.percentile(0.99))
     }
 
     pub(crate) fn median(&self) -> Duration {
@@ -92,5 +102,7 @@ mod tests {
         }
         let micros = |share| samples.percentile(share).as_micros();
         assert_eq!((micros(0.5), micros(0.99), micros(1.0)), (100, 198, 200));
+        assert_eq!(samples.p99(), Some(Duration::from_micros(198)));
+        assert_eq!(Samples(vec![Duration::ZERO; 99]).p99(), None);
     }
 }
