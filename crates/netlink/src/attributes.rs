@@ -87,7 +87,7 @@ impl<'a> Attribute<'a> {
         read_u32(self.value, 0).ok_or(Error::Decode("an attribute that is no 32-bit number"))
     }
 
-    /// As netfilter writes its numbers.
+    /// A number of netfilter's, which are big-endian.
     pub(crate) fn u32_be(&self) -> Result<u32, Error> {
         self.u32().map(u32::from_be)
     }
