@@ -124,11 +124,15 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself, and until all that it has written is read.
     pub fn wait_exit(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let what = format!("{} to end", self.name);
-        wait::until_some(timeout, &what, || self.child.try_wait().transpose())?
-            .with_context(|| format!("waiting for {}", self.name))
+        let status = wait::until_some(timeout, &what, || self.child.try_wait().transpose())?
+            .with_context(|| format!("waiting for {}", self.name))?;
+        wait::until(timeout, &format!("the rest of what {} wrote", self.name), || {
+            self.log.lock().closed == STREAMS
+        })?;
+        Ok(status)
     }
 
     /// An error that shows the last lines of the output.
