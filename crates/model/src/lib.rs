@@ -9,6 +9,7 @@ mod family;
 mod host;
 mod ifname;
 mod mac;
+mod nft;
 mod object;
 mod sysctl;
 
@@ -21,5 +22,6 @@ pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};
 pub use ifname::{IfName, InvalidIfName};
 pub use mac::{InvalidMac, MacAddr};
+pub use nft::{NftRules, NftSet};
 pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
 pub use sysctl::{Sysctl, SysctlName};

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{IfName, MacAddr, Sysctl};
+use crate::nft::write_range;
+use crate::{IfName, MacAddr, NftRules, NftSet, Sysctl};
 
 /// Identifies a kernel object. The order of the variants is the order in which objects are made: what
 /// comes later may use what comes before. They are taken away in the reverse order.
@@ -22,6 +23,19 @@ pub enum Key {
         /// The address with its prefix length.
         address: IpNet,
     },
+    /// Our nft table, with its sets.
+    NftTable,
+    /// An element of a set of our nft table.
+    NftElement {
+        /// The set; its family is that of the addresses.
+        set: NftSet,
+        /// First address.
+        first: IpAddr,
+        /// Last address; the first one where the set has no ranges.
+        last: IpAddr,
+    },
+    /// The chains and rules of our nft table, all of them. They come after what they look up.
+    NftRules,
     /// A forwarding entry of a VXLAN device: which underlay address a VTEP MAC is behind.
     Fdb {
         /// The VXLAN device.
@@ -65,6 +79,9 @@ pub enum Kind {
     Link,
     Sysctl,
     Address,
+    NftTable,
+    NftElement,
+    NftRules,
     Fdb,
     Neighbour,
     Nexthop,
@@ -73,10 +90,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which objects are made.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Link,
         Kind::Sysctl,
         Kind::Address,
+        Kind::NftTable,
+        Kind::NftElement,
+        Kind::NftRules,
         Kind::Fdb,
         Kind::Neighbour,
         Kind::Nexthop,
@@ -89,6 +109,9 @@ impl Kind {
             Self::Link => "link",
             Self::Sysctl => "sysctl",
             Self::Address => "address",
+            Self::NftTable => "nft_table",
+            Self::NftElement => "nft_element",
+            Self::NftRules => "nft_rules",
             Self::Fdb => "fdb",
             Self::Neighbour => "neighbour",
             Self::Nexthop => "nexthop",
@@ -124,6 +147,9 @@ impl Key {
             Self::Link(_) => Kind::Link,
             Self::Sysctl(_) => Kind::Sysctl,
             Self::Address { .. } => Kind::Address,
+            Self::NftTable => Kind::NftTable,
+            Self::NftElement { .. } => Kind::NftElement,
+            Self::NftRules => Kind::NftRules,
             Self::Fdb { .. } => Kind::Fdb,
             Self::Neighbour { .. } => Kind::Neighbour,
             Self::Nexthop { .. } | Self::StrayNexthop { .. } => Kind::Nexthop,
@@ -139,7 +165,12 @@ impl Key {
             | Self::Fdb { link, .. }
             | Self::Neighbour { link, .. }
             | Self::Nexthop { link, .. } => Some(*link),
-            Self::Link(_) | Self::StrayNexthop { .. } | Self::Route { .. } => None,
+            Self::Link(_)
+            | Self::NftTable
+            | Self::NftElement { .. }
+            | Self::NftRules
+            | Self::StrayNexthop { .. }
+            | Self::Route { .. } => None,
         }
     }
 }
@@ -151,6 +182,13 @@ impl fmt::Display for Key {
             Self::Link(name) => write!(f, "link {name}"),
             Self::Sysctl(sysctl) => write!(f, "sysctl {sysctl}"),
             Self::Address { link, address } => write!(f, "address {address} dev {link}"),
+            Self::NftTable => f.write_str("nft table"),
+            Self::NftElement { set, first, last } => {
+                f.write_str("nft element ")?;
+                write_range(f, *first, *last)?;
+                write!(f, " of {set}")
+            }
+            Self::NftRules => f.write_str("nft rules"),
             Self::Fdb { link, mac } => write!(f, "fdb {mac} dev {link}"),
             Self::Neighbour { link, address } => write!(f, "neighbour {address} dev {link}"),
             Self::Nexthop { link, gateway } => write!(f, "nexthop via {gateway} dev {link}"),
@@ -173,6 +211,12 @@ pub enum Object {
     Sysctl(u32),
     /// An address is there or not.
     Address,
+    /// The nft table and its sets are there, and are as they should be.
+    NftTable,
+    /// An element is there or not.
+    NftElement,
+    /// What the rules of the nft table do, where they are just what we would make.
+    NftRules(NftRules),
     /// Underlay address behind a VTEP MAC.
     Fdb(IpAddr),
     /// MAC address of a permanent neighbour.
@@ -182,7 +226,7 @@ pub enum Object {
     /// Where a route with our protocol leads.
     Route(RouteTarget),
     /// Something stands under the key that we never make: a foreign protocol, a multipath route, a neighbour
-    /// that is not permanent. Holds the protocol number where there is one.
+    /// that is not permanent, other rules. Holds the protocol number where there is one.
     Foreign {
         /// Routing protocol (`rtm_protocol`) of a route or nexthop; 0 where the kind has none.
         protocol: u8,
@@ -295,7 +339,8 @@ impl fmt::Display for Object {
         match self {
             Self::Link(link) => fmt::Display::fmt(link, f),
             Self::Sysctl(value) => write!(f, "{value}"),
-            Self::Address => f.write_str("present"),
+            Self::Address | Self::NftTable | Self::NftElement => f.write_str("present"),
+            Self::NftRules(rules) => fmt::Display::fmt(rules, f),
             Self::Fdb(remote) => write!(f, "dst {remote}"),
             Self::Neighbour(mac) => write!(f, "lladdr {mac} permanent"),
             Self::Nexthop => f.write_str("present"),

@@ -1,6 +1,7 @@
 //! Operations, and the messages that carry them out.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -9,7 +10,7 @@ use routelet_model::{IfName, Key, Kind, Link, LinkKind, Object, RouteTarget};
 
 use crate::nexthop::NexthopMessage;
 use crate::route::Hop;
-use crate::{Error, Kernel, address, link, neighbour, onlink, route, sysctl};
+use crate::{Error, Kernel, address, link, neighbour, nft, onlink, route, sysctl};
 
 const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 const REPLACE: u16 = NLM_F_CREATE | NLM_F_REPLACE;
@@ -51,11 +52,38 @@ impl Kernel {
     /// Carries out the operations in their order, many messages in one send. What failed is added to `failures`;
     /// all others have been carried out.
     ///
+    /// Operations on objects of the nft table that follow each other are one transaction or a few.
+    ///
     /// An operation on a nexthop whose id turns out to be another's fails with EEXIST, and gets another id when it
     /// is tried again.
     pub fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
         let first = failures.len();
-        for (index, operation) in operations.iter().enumerate() {
+        let mut start = 0;
+        let is_nft = |operation: &Operation| nft::concerns(&operation.key);
+        for run in operations.chunk_by(|one, next| is_nft(one) == is_nft(next)) {
+            if is_nft(&run[0]) {
+                self.apply_nft(start, run, failures);
+            } else {
+                self.apply_run(start..start + run.len(), operations, failures);
+            }
+            start += run.len();
+        }
+        failures[first..].sort_by_key(|failure| failure.index);
+    }
+
+    fn apply_nft(&mut self, start: usize, operations: &[Operation], failures: &mut Vec<Failure>) {
+        match &mut self.nft {
+            Some((nft, _)) => nft.apply(start, operations, failures),
+            None => failures.extend((start..start + operations.len()).map(|index| Failure {
+                index,
+                error: Error::NoNftables,
+            })),
+        }
+    }
+
+    fn apply_run(&mut self, run: Range<usize>, operations: &[Operation], failures: &mut Vec<Failure>) {
+        for index in run {
+            let operation = &operations[index];
             if self.batch.is_full() {
                 self.flush(operations, failures);
             }
@@ -66,7 +94,6 @@ impl Kernel {
             }
         }
         self.flush(operations, failures);
-        failures[first..].sort_by_key(|failure| failure.index);
     }
 
     /// Puts an operation into the batch, or does at once what cannot wait or has no message.

@@ -13,7 +13,8 @@ use crate::{Error, Kernel, address, link, neighbour, route};
 impl Kernel {
     /// Visits every object of the kind that carries our mark, on one link only if it is given: routes and nexthops
     /// of our protocol; all addresses (but IPv6 link-local ones), FDB entries and permanent neighbours on our
-    /// devices; our devices and the host veths. Sysctls cannot be dumped: see [`Kernel::sysctl`].
+    /// devices; our devices and the host veths; our nft table, its elements and rules. Sysctls cannot be dumped:
+    /// see [`Kernel::sysctl`].
     ///
     /// A table that does not exist is empty. A dump that changes interrupt is begun again, and fails with
     /// [`Error::Interrupted`] if that does not end; then nothing has been visited.
@@ -51,6 +52,13 @@ impl Kernel {
         match kind {
             Kind::Link => found = self.dump_links(link)?,
             Kind::Sysctl => {}
+            Kind::NftTable | Kind::NftElement | Kind::NftRules => {
+                if let Some((nft, _)) = &mut self.nft
+                    && link.is_none()
+                {
+                    nft.dump(kind, &mut found)?;
+                }
+            }
             Kind::Nexthop => found = self.dump_nexthops(index).or_else(empty)?,
             Kind::Address | Kind::Fdb | Kind::Neighbour => {
                 for device in self.view.config.devices.clone() {

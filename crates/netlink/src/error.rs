@@ -32,6 +32,12 @@ pub enum Error {
         /// The nexthop's gateway.
         gateway: IpAddr,
     },
+    /// The nft table that the object is in does not exist.
+    #[error("there is no nft table of ours: create it before what is in it")]
+    NoNftTable,
+    /// This kernel has no nf_tables.
+    #[error("this kernel has no nf_tables: load the module nf_tables, or build it (CONFIG_NF_TABLES_INET)")]
+    NoNftables,
     /// The kernel's tables changed during each attempt to dump them.
     #[error("the dump was interrupted {0} times by changes: try again later")]
     Interrupted(u32),

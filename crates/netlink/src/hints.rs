@@ -31,6 +31,9 @@ pub enum Hint {
     /// A link of ours is gone, or has another name now, and with it all that was on it. Not told of a link that
     /// [`Kernel::apply`](crate::Kernel::apply) has deleted.
     LinkGone(IfName),
+    /// Someone has changed something in our nft table, or the table: the kernel's words on elements of ranges tell no
+    /// more than that, so dump it.
+    NftTouched,
     /// A link of the host that is none of ours is new, gone or changed (name, MTU, up), or its addresses are.
     HostChanged,
     /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
@@ -189,6 +192,7 @@ mod tests {
             protocol: 80,
             devices: vec![name("vxlan.calico")],
             interface_prefix: "cali".to_owned(),
+            nft_table: "routelet".to_owned(),
             receive_buffer: 0,
         });
         for (index, link) in [(1, "lo"), (2, "vxlan.calico"), (3, "cali0")] {

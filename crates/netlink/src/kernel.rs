@@ -11,6 +11,7 @@ use crate::frame::Frames;
 use crate::hints::{self, Hint};
 use crate::host::HostWatch;
 use crate::monitor::{Monitor, Received};
+use crate::nft::Nft;
 use crate::socket::Socket;
 use crate::view::View;
 use crate::{Error, sysctl};
@@ -24,6 +25,8 @@ pub struct Config {
     pub devices: Vec<IfName>,
     /// What the names of host veths begin with.
     pub interface_prefix: String,
+    /// Name of our nft table, of family inet.
+    pub nft_table: String,
     /// Size of the receive buffer for notifications in bytes; 4 to 8 MiB hold a burst of some 10,000.
     pub receive_buffer: usize,
 }
@@ -35,6 +38,8 @@ pub struct Features {
     pub nexthop_objects: bool,
     /// It filters dumps (NETLINK_GET_STRICT_CHK, since 4.20). Else we do.
     pub strict_dump: bool,
+    /// It has nf_tables. Without, operations on objects of the nft table fail.
+    pub nftables: bool,
     /// Its release, as `uname -r` tells it.
     pub kernel_release: String,
 }
@@ -47,6 +52,8 @@ pub struct Kernel {
     pub(crate) batch: Batch,
     pub(crate) dumps: Socket,
     pub(crate) host: HostWatch,
+    /// Our nft table, and what others do to it.
+    pub(crate) nft: Option<(Nft, Monitor)>,
     monitor: Monitor,
     flusher: Flusher,
     features: Features,
@@ -62,6 +69,13 @@ impl Kernel {
         let strict_dump = dumps.enable_strict_dumps();
         // The monitor listens before anything is dumped, so that no change falls between.
         let monitor = Monitor::open(config.receive_buffer, requests.port())?;
+        let nft = match Nft::open(config.nft_table.clone())? {
+            Some(nft) => {
+                let monitor = Monitor::open_nft(config.receive_buffer, nft.port())?;
+                Some((nft, monitor))
+            }
+            None => None,
+        };
         let kernel_release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel_release = kernel_release.trim().to_owned();
         let mut kernel = Self {
@@ -75,8 +89,10 @@ impl Kernel {
             features: Features {
                 nexthop_objects: true,
                 strict_dump,
+                nftables: nft.is_some(),
                 kernel_release,
             },
+            nft,
         };
         kernel.refresh_links()?;
         match kernel.dump_nexthops(None) {
@@ -123,6 +139,7 @@ impl Kernel {
                 }
             }
         }
+        lost |= self.drain_nft(hints);
         if std::mem::take(&mut self.view.nexthops_in_doubt) && self.features.nexthop_objects {
             lost |= self.dump_nexthops(None).is_err();
         }
@@ -132,11 +149,42 @@ impl Kernel {
         hints.extend(self.flusher.take().map(Hint::Flushed));
     }
 
+    /// Reads what others have done to nft tables. True where something of that was lost.
+    fn drain_nft(&mut self, hints: &mut Vec<Hint>) -> bool {
+        let Some((nft, monitor)) = &mut self.nft else {
+            return false;
+        };
+        let (mut lost, mut touched) = (false, false);
+        loop {
+            match monitor.receive() {
+                Received::Nothing => break,
+                Received::Lost => lost = true,
+                Received::Datagram(datagram) => {
+                    for frame in Frames::new(datagram) {
+                        match frame {
+                            Ok(frame) => touched |= nft.is_about_us(frame.kind, frame.payload),
+                            Err(_) => lost = true,
+                        }
+                    }
+                }
+            }
+        }
+        hints.extend(touched.then_some(Hint::NftTouched));
+        lost
+    }
+
     /// Waits until there are notifications. Must be called within a tokio runtime with I/O, always the same one.
     /// May be dropped at any time.
     pub async fn ready(&mut self) {
+        let nft = async {
+            match &mut self.nft {
+                Some((_, monitor)) => monitor.ready().await,
+                None => std::future::pending().await,
+            }
+        };
         let ready = tokio::select! {
             ready = self.monitor.ready() => ready,
+            ready = nft => ready,
             () = self.flusher.ready() => Ok(()),
         };
         if let Err(error) = ready {
@@ -176,6 +224,7 @@ mod tests {
             protocol: OURS,
             devices: Vec::new(),
             interface_prefix: "cali".to_owned(),
+            nft_table: "routelet".to_owned(),
             receive_buffer: 1 << 20,
         };
         let mut kernel = Kernel::open(config).unwrap();

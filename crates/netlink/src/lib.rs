@@ -26,6 +26,7 @@ mod neighbour;
 pub mod netns;
 mod nexthop;
 mod nfnl;
+mod nft;
 mod onlink;
 mod route;
 pub mod setup;

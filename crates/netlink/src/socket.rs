@@ -19,8 +19,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
-    NLMSG_OVERRUN, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkSerializable,
 };
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -31,6 +31,7 @@ use crate::batch::Batch;
 use crate::extack;
 use crate::frame::{self, Frames};
 use crate::nfnl::NfMessage;
+use crate::nft::message::Message;
 
 /// Larger than any datagram of the kernel (which makes them up to 32 KiB, beyond that for one huge link only).
 pub(crate) const DATAGRAM: usize = 64 * 1024;
@@ -231,6 +232,53 @@ impl Socket {
                 }
                 if frame.sequence == last {
                     return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Has netfilter carry out all of the messages or, where one fails, none. The error is that of the first one
+    /// that failed.
+    pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let begin = self.sequence.wrapping_add(1);
+        let last = begin.wrapping_add(messages.len() as u32);
+        self.sequence = last.wrapping_add(1);
+        let mut bytes = std::mem::take(&mut self.sending);
+        bytes.clear();
+        frame::write(&mut bytes, &Message::begin(), NLM_F_REQUEST, begin);
+        for (message, sequence) in messages.iter().zip(1u32..) {
+            // Before 6.10 the end of a transaction is not acknowledged, so its last message is.
+            let ack = if sequence as usize == messages.len() {
+                NLM_F_ACK
+            } else {
+                0
+            };
+            // Rules are appended; nothing else knows the flag.
+            let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | ack;
+            frame::write(&mut bytes, message, flags, begin.wrapping_add(sequence));
+        }
+        frame::write(&mut bytes, &Message::end(), NLM_F_REQUEST, self.sequence);
+        let sent = self.send(&bytes).map_err(Error::io("sending to netfilter"));
+        self.sending = bytes;
+        sent?;
+        let mut result = Ok(());
+        loop {
+            self.receive_answer()?;
+            for frame in Frames::new(&self.received) {
+                let frame = frame?;
+                let number = frame.sequence.wrapping_sub(begin) as usize;
+                if frame.kind != NLMSG_ERROR || number > messages.len() {
+                    continue;
+                }
+                let outcome = extack::read(&frame);
+                // What goes wrong with the transaction as a whole is told of its beginning, and nothing more.
+                let is_last = frame.sequence == last || (number == 0 && outcome.is_err());
+                result = result.and(outcome);
+                if is_last {
+                    return result;
                 }
             }
         }

@@ -99,7 +99,12 @@ impl View {
                 let seen = seen.filter(|seen| self.is_device(seen.link) && seen.key.kind() == kind);
                 Ok(seen.and_then(|seen| Some((seen.key, seen.object?))))
             }
-            Kind::Link | Kind::Sysctl | Kind::Nexthop => Ok(None),
+            Kind::Link
+            | Kind::Sysctl
+            | Kind::NftTable
+            | Kind::NftElement
+            | Kind::NftRules
+            | Kind::Nexthop => Ok(None),
         }
     }
 }

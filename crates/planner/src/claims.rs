@@ -15,7 +15,7 @@ use routelet_model::{Family, MacAddr, Node, host_prefix};
 
 use crate::Reason;
 use crate::contest::Contest;
-use crate::vtep::{pod_subnets, tunnel_address_of, vtep_mac_of};
+use crate::vtep::{pod_subnets, tunnel_address_of, underlay_addresses, vtep_mac_of};
 use crate::wanted::Wanted;
 
 /// Something that one Node only can have.
@@ -103,6 +103,8 @@ pub(crate) struct Claims {
     prefix_lens: BTreeSet<(Family, u8)>,
     tunnel_addresses: Contest<IpAddr, ByAge>,
     vtep_macs: Contest<(Family, MacAddr), ByAge>,
+    /// Not refused to the younger: a Node made anew under another name has the address of the former one.
+    underlays: Contest<IpAddr, ByAge>,
 }
 
 impl Claims {
@@ -112,6 +114,7 @@ impl Claims {
             prefix_lens: BTreeSet::new(),
             tunnel_addresses: Contest::new(),
             vtep_macs: Contest::new(),
+            underlays: Contest::new(),
         }
     }
 
@@ -128,6 +131,9 @@ impl Claims {
                 Claim::VtepMac(family, mac) => self.vtep_macs.enter((family, mac), claimant),
             }
         }
+        for address in underlay_addresses(node) {
+            self.underlays.enter(address, ByAge(node.clone()));
+        }
     }
 
     /// Takes back all that a Node claims.
@@ -140,11 +146,29 @@ impl Claims {
                 Claim::VtepMac(family, mac) => self.vtep_macs.leave((family, mac), &claimant),
             }
         }
+        for address in underlay_addresses(node) {
+            self.underlays.leave(address, &claimant);
+        }
     }
 
     /// The oldest Node that claims this very subnet.
     pub(crate) fn subnet_holder(&self, subnet: IpNet) -> Option<&Node> {
         self.subnets.first(subnet).map(|ByAge(node)| node.as_ref())
+    }
+
+    /// The oldest Node with this underlay address.
+    pub(crate) fn underlay_holder(&self, address: IpAddr) -> Option<&Node> {
+        self.underlays.first(address).map(|ByAge(node)| node.as_ref())
+    }
+
+    /// The claimed subnets around this one, and who holds them.
+    pub(crate) fn holders_around(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, &Node)> {
+        let (family, own_len) = len_of(subnet);
+        self.prefix_lens
+            .range((family, 0)..(family, own_len))
+            .filter_map(move |(_, len)| IpNet::new(subnet.addr(), *len).ok())
+            .map(|net| net.trunc())
+            .filter_map(|net| self.subnet_holder(net).map(|holder| (net, holder)))
     }
 
     /// The oldest Node that a claim of `node` loses to, if there is one.
@@ -201,28 +225,31 @@ impl Claims {
     /// Adds to `names` the Nodes whose standing may change when `node`'s claims come or go.
     pub(crate) fn touched_by(&self, node: &Arc<Node>, names: &mut BTreeSet<String>) {
         let this = ByAge(node.clone());
-        let mut touch = |rivals: &mut dyn Iterator<Item = &ByAge>| {
-            names.extend(
-                rivals
-                    .filter(|rival| **rival > this)
-                    .map(|rival| rival.0.name.clone()),
-            );
-        };
+        fn touch<'a>(names: &mut BTreeSet<String>, rivals: impl Iterator<Item = &'a ByAge>) {
+            names.extend(rivals.map(|rival| rival.0.name.clone()));
+        }
+        let younger = |rival: &&ByAge| **rival > this;
         // Behind an older claimant of the same, a Node makes no difference to anyone.
         let leads = |first: Option<&ByAge>| first.is_none_or(|first| *first >= this);
         for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
             match claim {
                 Claim::Subnet(subnet) if leads(self.subnets.first(subnet)) => {
                     let within = subnet..=host_prefix(subnet.broadcast());
-                    touch(&mut self.subnets.claimants_in(within));
+                    // Older ones, too: the nft set holds no subnet that lies within another.
+                    touch(names, self.subnets.claimants_in(within));
                 }
                 Claim::TunnelAddress(address) if leads(self.tunnel_addresses.first(address)) => {
-                    touch(&mut self.tunnel_addresses.claimants(address));
+                    touch(names, self.tunnel_addresses.claimants(address).filter(younger));
                 }
                 Claim::VtepMac(family, mac) if leads(self.vtep_macs.first((family, mac))) => {
-                    touch(&mut self.vtep_macs.claimants((family, mac)));
+                    touch(names, self.vtep_macs.claimants((family, mac)).filter(younger));
                 }
                 _ => {}
+            }
+        }
+        for address in underlay_addresses(node) {
+            if leads(self.underlays.first(address)) {
+                touch(names, self.underlays.claimants(address).filter(younger));
             }
         }
     }

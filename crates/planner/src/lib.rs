@@ -14,6 +14,7 @@
 mod claims;
 mod contest;
 mod missing;
+mod nft;
 mod own;
 mod peers;
 mod plan;
@@ -28,4 +29,4 @@ pub use missing::Missing;
 pub use plan::{Notice, Plan};
 pub use planner::Planner;
 pub use refusal::{Reason, Refusal};
-pub use settings::{Settings, VxlanSettings};
+pub use settings::{NftSettings, Settings, VxlanSettings};

@@ -15,7 +15,7 @@ use routelet_model::{
 use crate::claims::Claim;
 use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
-use crate::{Missing, Notice, Reason, Settings};
+use crate::{Missing, Notice, Reason, Settings, nft};
 
 /// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
 const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
@@ -207,6 +207,7 @@ fn push_once(list: &mut Vec<Missing>, gap: Missing) {
 pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
     let Some(facts) = known.own else { return };
     refuse_unreadable(&facts.node, wanted);
+    nft::want_table(known, facts, wanted);
     for family in Family::ALL {
         if pod_subnets(&facts.node, family).next().is_none() {
             continue;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use routelet_model::{Family, Key, Node, Object, RouteTarget};
 
-use crate::Reason;
 use crate::claims::Claim;
 use crate::own::Facts;
 use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
+use crate::{Reason, nft};
 
 /// Whether there is anything to reach behind the Node. One without pod subnets is about to get some.
 pub(crate) fn is_peer(node: &Node) -> bool {
@@ -21,6 +21,7 @@ pub(crate) fn is_peer(node: &Node) -> bool {
 pub(crate) fn want(known: &Known<'_>, node: &Arc<Node>, wanted: &mut Wanted) {
     refuse_unreadable(node, wanted);
     let Some(own) = known.own else { return };
+    nft::want_node(known, own, node, wanted);
     for family in Family::ALL {
         // Without a VXLAN device of the family there is nothing to send through.
         if let Some(underlay) = own.underlay.get(family) {

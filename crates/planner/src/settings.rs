@@ -1,5 +1,6 @@
 //! What the operator chose, as far as it bears on the wanted objects.
 
+use ipnet::IpNet;
 use routelet_model::{IfName, PerFamily};
 
 /// Settings of the planner. They do not change while it lives.
@@ -17,6 +18,17 @@ pub struct Settings {
     pub nexthop_objects: bool,
     /// Whether a pod may have an address outside of this node's pod subnets.
     pub allow_any_pod_address: bool,
+    /// The nft table; `None` where the kernel has none.
+    pub nft: Option<NftSettings>,
+}
+
+/// Settings of the nft table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NftSettings {
+    /// Whether packets of this node's pods that leave the cluster get the node's address.
+    pub masquerade: bool,
+    /// Destinations that pods keep their own address towards, beside pods and nodes; they may overlap.
+    pub masquerade_except: Vec<IpNet>,
 }
 
 /// Settings of the VXLAN devices, one for each family of pod subnets.

@@ -112,6 +112,13 @@ pub(crate) fn underlay_address_of(node: &Node, family: Family) -> Option<IpAddr>
         .or_else(|| first_of(NodeAddressKind::External))
 }
 
+/// The Node's underlay addresses, of both families.
+pub(crate) fn underlay_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    Family::ALL
+        .into_iter()
+        .filter_map(|family| underlay_address_of(node, family))
+}
+
 /// Whether packets may be sent to the address from anywhere: no loopback, multicast and the like. IPv6
 /// link-local addresses mean nothing without their link.
 pub(crate) fn is_routable(address: IpAddr) -> bool {

@@ -18,6 +18,12 @@ use crate::{Kernel, Reconciler};
 /// comes in between waits for a millisecond or two only.
 const BATCH: usize = 1024;
 
+/// Whether an object has to go before others can be made: a set takes no ranges that overlap. Its elements that come
+/// and go in one batch do so at once.
+fn makes_room(key: &Key) -> bool {
+    matches!(key, Key::NftElement { set, .. } if set.has_ranges())
+}
+
 /// What is to be done about a key.
 enum Plan {
     /// Nothing.
@@ -93,6 +99,7 @@ impl<K: Kernel> Reconciler<K> {
             Plan::WaitFor(awaited) => {
                 self.waiting.entry(awaited).or_default().insert(key);
             }
+            Plan::Remove if makes_room(&key) => self.plan_removal(key, now),
             Plan::Remove => self.table.set_aside(key),
             Plan::Write(verb) => {
                 let Some(wanted) = slot.wanted.clone() else { return };
@@ -143,6 +150,10 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The object that is missing for `wanted` to be made, if any.
     fn awaited(&self, key: &Key, wanted: &Object) -> Option<Key> {
+        if matches!(key, Key::NftElement { .. } | Key::NftRules) {
+            let is_right = self.table.actual(&Key::NftTable) == Some(&Object::NftTable);
+            return (!is_right).then_some(Key::NftTable);
+        }
         let target = match wanted {
             Object::Route(target) => Some(target),
             _ => None,
@@ -289,6 +300,10 @@ impl<K: Kernel> Reconciler<K> {
             self.look_at(blocked);
         }
         for operation in &operations {
+            if operation.key == Key::NftTable && operation.verb != Verb::Create {
+                // It took along all that it held.
+                self.nft_touched = true;
+            }
             if operation.verb == Verb::Delete {
                 self.table.drop_empty(&operation.key);
             } else {
@@ -345,12 +360,14 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Plans what comes after a failure.
     fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
-        if error.is_missing_link() || matches!(error, Error::OutcomeUnknown) {
+        if matches!(error, Error::NoNftTable) {
+            self.nft_touched = true;
+        } else if error.is_missing_link() || matches!(error, Error::OutcomeUnknown) {
             // What we believe of the kernel is wrong.
             self.resync_at = Some(now);
         }
         // A link that goes takes what is on it along, and tells of itself last.
-        let passing = error.is_missing_link();
+        let passing = error.is_missing_link() || matches!(error, Error::NoNftTable);
         if let Some(trouble) = self.backoff.failed(key, error.to_string(), passing, now) {
             self.report.refused.push((key, trouble.clone()));
         }

@@ -37,6 +37,7 @@ impl<K: Kernel> Reconciler<K> {
                     self.lose(key);
                 }
                 Hint::LinkGone(link) => self.lose_link(link),
+                Hint::NftTouched => self.nft_touched = true,
                 Hint::HostChanged => {
                     self.host_changed = true;
                     // What failed for want of a link of the host's may go well now.

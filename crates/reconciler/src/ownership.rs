@@ -29,6 +29,8 @@ impl Ownership {
         match key {
             Key::Link(link) => self.devices.contains(link),
             Key::Sysctl(_) => false,
+            // The table is ours by its name, and so is all that is in it.
+            Key::NftTable | Key::NftElement { .. } | Key::NftRules => true,
             Key::Address { link, .. } | Key::Fdb { link, .. } => self.devices.contains(link),
             Key::Neighbour { link, .. } => {
                 // What is not permanent, the kernel made for itself while it resolved an address.

@@ -32,6 +32,8 @@ pub struct Reconciler<K> {
     pub(crate) resync_at: Option<Instant>,
     /// Reads that failed in a row.
     pub(crate) failed_reads: u32,
+    /// Whether the nft table may be otherwise than is known: dump what it holds.
+    pub(crate) nft_touched: bool,
     /// Links whose objects may have gone without a word: dump these.
     pub(crate) suspects: BTreeSet<IfName>,
     /// Links that are to be looked at a second time, and when.
@@ -72,6 +74,7 @@ impl<K: Kernel> Reconciler<K> {
             waiting: FxHashMap::default(),
             resync_at: Some(now),
             failed_reads: 0,
+            nft_touched: false,
             suspects: BTreeSet::new(),
             second_look: None,
             gone: FxHashSet::default(),
@@ -166,9 +169,12 @@ impl<K: Kernel> Reconciler<K> {
             let links = std::mem::take(&mut self.suspects);
             self.resync_links(&links, now);
         }
+        if self.nft_touched {
+            self.resync_nft(now);
+        }
         self.write_batch(now);
         self.flush_flows(now);
-        if !self.table.is_idle() || !self.gone.is_empty() {
+        if !self.table.is_idle() || !self.gone.is_empty() || self.nft_touched {
             return Progress::More;
         }
         let second_look = self.second_look.as_ref().map(|(at, _)| *at);

@@ -10,7 +10,7 @@ use crate::ownership::Ownership;
 use crate::table::{Cause, Slot, Table};
 use crate::{Kernel, Reconciler};
 
-/// The kinds that are read by dump once the links are known; settings are read one by one.
+/// The kinds of what lies on links, which are read by dump once these are known; settings are read one by one.
 const ON_LINKS: [Kind; 5] = [
     Kind::Address,
     Kind::Fdb,
@@ -18,6 +18,8 @@ const ON_LINKS: [Kind; 5] = [
     Kind::Nexthop,
     Kind::Route,
 ];
+/// The kinds of what the nft table holds, and the table.
+const NFT: [Kind; 3] = [Kind::NftTable, Kind::NftElement, Kind::NftRules];
 /// Delay before a read that failed is tried again; doubled with each failure in a row.
 const REREAD_FIRST: Duration = Duration::from_millis(20);
 /// How often that delay is doubled at most: about five seconds.
@@ -42,14 +44,32 @@ impl<K: Kernel> Reconciler<K> {
         self.generation = self.generation.wrapping_add(1);
         self.read_links(now).map_err(|error| (Kind::Link, error))?;
         self.forget_with_gone(Some(Cause::Deleted));
-        for kind in ON_LINKS {
+        let kinds = ON_LINKS.into_iter().chain(NFT);
+        for kind in kinds.clone() {
             self.read(kind, None).map_err(|error| (kind, error))?;
+        }
+        self.nft_touched = false;
+        let generation = self.generation;
+        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| {
+            slot.seen != generation && kinds.clone().any(|kind| kind == key.kind())
+        });
+        Ok(())
+    }
+
+    /// Compares the nft table with the kernel.
+    pub(crate) fn resync_nft(&mut self, now: Instant) {
+        self.nft_touched = false;
+        self.generation = self.generation.wrapping_add(1);
+        for kind in NFT {
+            if let Err(error) = self.read(kind, None) {
+                return self.reread_later(kind, &error, now);
+            }
         }
         let generation = self.generation;
         self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| {
-            slot.seen != generation && ON_LINKS.contains(&key.kind())
+            slot.seen != generation && NFT.contains(&key.kind())
         });
-        Ok(())
+        self.wake(&Key::NftTable);
     }
 
     /// Compares what lies on some links with the kernel.

@@ -8,7 +8,8 @@ use node::meddle::Flaws;
 use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, veth};
 use proptest::prelude::*;
 use routelet_model::{
-    ClusterEvent, Family, Key, MacAddr, Object, RouteTarget, Sysctl, SysctlName, host_prefix, vtep_mac,
+    ClusterEvent, Family, Key, MacAddr, NftRules, NftSet, Object, RouteTarget, Sysctl, SysctlName,
+    host_prefix, vtep_mac,
 };
 
 /// Size of the receive buffer: enough for any burst here.
@@ -205,8 +206,38 @@ fn setting() -> impl Strategy<Value = Meddle> {
     ]
 }
 
+/// Anything in the nft table: elements that may be wanted, around wanted ones or neither; other rules; a table that
+/// is empty again.
+fn nft() -> impl Strategy<Value = (Key, Object)> {
+    let prefix = prop_oneof![3 => Just((24, 64)), 1 => Just((20, 32)), 1 => Just((26, 80))];
+    let set = prop_oneof![Just(NftSet::Pods), Just(NftSet::OwnPods), Just(NftSet::Except)];
+    let range = (set, family(), 0u8..5, prefix).prop_map(|(set, family, subnet, (v4, v6))| {
+        let length = if family == Family::V4 { v4 } else { v6 };
+        let net = net(&format!("{}/{length}", gateway(family, subnet)));
+        (Key::nft_element(set, net.trunc()), Object::NftElement)
+    });
+    let node = (family(), 1u8..6).prop_map(|(family, last)| {
+        let address = host_prefix(underlay(family, last));
+        (Key::nft_element(NftSet::Nodes, address), Object::NftElement)
+    });
+    let rules = (any::<bool>(), any::<bool>()).prop_map(|(masquerade, ipip)| {
+        let rules = NftRules {
+            interface_prefix: name("cali"),
+            vni: 4096,
+            port: 4789,
+            masquerade,
+            ipip,
+        };
+        (Key::NftRules, Object::NftRules(rules))
+    });
+    let table = Just((Key::NftTable, Object::NftTable));
+    prop_oneof![4 => range, 3 => node, 2 => rules, 1 => table]
+}
+
 fn meddle() -> impl Strategy<Value = Meddle> {
-    let ours = prop_oneof![2 => address(), 2 => fdb(), 2 => neighbour(), 2 => nexthop(), 4 => route()];
+    let ours = prop_oneof![
+        2 => address(), 3 => nft(), 2 => fdb(), 2 => neighbour(), 2 => nexthop(), 4 => route()
+    ];
     let ours = ours.boxed();
     let foreign = prop_oneof![3 => foreign_route(), 1 => foreign_nexthop()].boxed();
     let odd_mac = Just(MacAddr([2, 0, 0, 0, 0, 9]));

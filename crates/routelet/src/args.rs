@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use routelet_model::IfName;
 
 use crate::logging::{LogFilter, LogFormat};
@@ -83,6 +84,8 @@ pub(crate) struct RunArgs {
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
+    #[command(flatten)]
+    pub(crate) nft: NftArgs,
     #[command(flatten)]
     pub(crate) kernel: KernelArgs,
     #[command(flatten)]
@@ -157,6 +160,35 @@ pub(crate) struct OverlayArgs {
     /// leaves, followed as it changes.
     #[arg(long, env = "ROUTELET_MTU", value_name = "auto|BYTES", default_value = "auto")]
     pub(crate) mtu: Mtu,
+}
+
+/// What the agent's nft table does, beside keeping out what pods and strangers must not send.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Masquerade")]
+pub(crate) struct NftArgs {
+    /// Give packets that leave the cluster from a pod of this node the node's own address, so that answers find
+    /// back.
+    #[arg(long, env = "ROUTELET_MASQUERADE", value_name = "true|false", default_value = "true",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) masquerade: bool,
+
+    /// Destinations that pods keep their own address towards, beside pods and nodes: networks that know the way
+    /// back to the pods.
+    #[arg(long, env = "ROUTELET_MASQUERADE_EXCEPT", value_name = "CIDR,...", value_delimiter = ',',
+        value_parser = values::cidr)]
+    pub(crate) masquerade_except: Vec<IpNet>,
+
+    /// The cluster's pod networks, the controller manager's --cluster-cidr: pods keep their own address towards
+    /// them, also where no node has the subnet yet.
+    #[arg(long, env = "ROUTELET_POD_CIDRS", value_name = "CIDR,...", value_delimiter = ',',
+        value_parser = values::cidr)]
+    pub(crate) pod_cidrs: Vec<IpNet>,
+
+    /// Name of the agent's nft table, of family inet. The agent removes from it all that it has not made.
+    #[arg(long, env = "ROUTELET_NFT_TABLE", value_name = "NAME", default_value = "routelet",
+        value_parser = values::nft_table)]
+    pub(crate) nft_table: String,
 }
 
 /// What the agent marks as its own in the kernel, and how it speaks with it.

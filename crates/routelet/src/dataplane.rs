@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
 use routelet_netlink::Kernel;
-use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::Health;
-use crate::args::{NexthopObjects, RunArgs};
+use crate::args::{NexthopObjects, NftArgs, RunArgs};
 use crate::firewall::Firewall;
 use crate::metrics::Metrics;
 use crate::story::Story;
@@ -69,11 +69,19 @@ impl Dataplane {
             release = features.kernel_release,
             nexthop_objects,
             filtered_dumps = features.strict_dump,
+            nftables = features.nftables,
             "kernel"
         );
+        if !features.nftables {
+            tracing::warn!(
+                "this kernel has no nf_tables: pods reach nothing that does not know the way back to them, and what \
+                 they and strangers send is not checked. Load the module nf_tables and start the agent anew"
+            );
+        }
+        let nftables = features.nftables;
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(args, nexthop_objects)),
+            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
@@ -235,12 +243,13 @@ impl Dataplane {
         reasons
     }
 
-    /// Whether all of the node's pods depend on the object: our devices, their addresses, settings of the host.
+    /// Whether all of the node's pods depend on the object: our devices, their addresses, settings of the host, the
+    /// nft table and its rules.
     fn is_foundation(&self, key: &Key) -> bool {
         match key {
             Key::Link(link) => self.devices.contains(link),
             Key::Sysctl(sysctl) => sysctl.link.is_none(),
-            Key::Address { .. } => true,
+            Key::Address { .. } | Key::NftTable | Key::NftRules => true,
             _ => false,
         }
     }
@@ -251,11 +260,22 @@ fn kernel_config(args: &RunArgs) -> routelet_netlink::Config {
         protocol: args.kernel.route_protocol,
         devices: vec![args.overlay.vxlan_device, args.overlay.vxlan_device_v6],
         interface_prefix: args.kernel.interface_prefix.clone(),
+        nft_table: args.nft.nft_table.clone(),
         receive_buffer: usize::try_from(args.kernel.receive_buffer).unwrap_or(usize::MAX),
     }
 }
 
-fn planner_settings(args: &RunArgs, nexthop_objects: bool) -> Settings {
+fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Settings {
+    let NftArgs {
+        masquerade,
+        masquerade_except,
+        pod_cidrs,
+        ..
+    } = &args.nft;
+    let nft = NftSettings {
+        masquerade: *masquerade,
+        masquerade_except: [masquerade_except.as_slice(), pod_cidrs].concat(),
+    };
     Settings {
         node_name: args.cluster.node_name.clone(),
         vxlan: VxlanSettings {
@@ -270,6 +290,7 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool) -> Settings {
         interface_prefix: args.kernel.interface_prefix.clone(),
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
+        nft: nftables.then_some(nft),
     }
 }
 

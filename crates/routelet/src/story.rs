@@ -51,8 +51,8 @@ impl Story {
             tracing::warn!(
                 object = %key,
                 "someone keeps changing it; it is repaired ever more rarely. Look for a daemon that manages the \
-                 same: systemd-networkd (ManageForeignRoutes=no), NetworkManager (unmanaged-devices), another \
-                 network plugin"
+                 same: systemd-networkd (ManageForeignRoutes=no), NetworkManager (unmanaged-devices), a firewall \
+                 that flushes all nft rules, another network plugin"
             );
         }
         for (key, _) in &report.replaced {
@@ -258,6 +258,10 @@ fn tell_refused(key: &Key, trouble: &Trouble) {
         Key::Link(_) => {
             "; if another device has its name, or its VNI and port, delete that one or choose others \
              (--vxlan-device, --vxlan-vni, --vxlan-port)"
+        }
+        Key::NftTable | Key::NftRules => {
+            "; it takes Linux 5.2 with the modules nf_tables, nft_fib_inet, nft_masq and nft_ct: load them, or build \
+             them"
         }
         _ => "",
     };

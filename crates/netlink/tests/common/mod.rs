@@ -57,6 +57,7 @@ pub fn config() -> Config {
         protocol: PROTOCOL,
         devices: Family::ALL.map(device).to_vec(),
         interface_prefix: "cali".to_owned(),
+        nft_table: "routelet".to_owned(),
         receive_buffer: 4 << 20,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use routelet_model::{ClusterEvent, Host, Node, Pod, PodId};
+use routelet_model::{ClusterEvent, Host, Key, NftSet, Node, Pod, PodId};
 use routelet_planner::Settings;
 
 use crate::support::*;
@@ -180,8 +180,9 @@ proptest! {
         order in prop::collection::vec(any::<Index>(), 12),
         allow_any_pod_address: bool,
         nexthop_objects: bool,
+        masquerade: bool,
     ) {
-        let settings = Settings { allow_any_pod_address, nexthop_objects, ..mk_settings() };
+        let settings = Settings { allow_any_pod_address, nexthop_objects, ..mk_nft_settings(masquerade) };
         let mut cluster = Cluster::default();
         let mut lived = World::empty(settings.clone());
         for fact in history {
@@ -193,6 +194,13 @@ proptest! {
             fresh.tell(fact);
         }
         prop_assert_eq!(&lived.wanted, &fresh.wanted);
+        for set in NftSet::ALL {
+            let ranges: Vec<_> = lived.wanted.keys().filter_map(|key| match key {
+                Key::NftElement { set: of, first, last } if *of == set => Some((first, last)),
+                _ => None,
+            }).collect();
+            prop_assert!(ranges.is_sorted_by(|(_, last), (first, _)| last < first), "{}: {:?}", set, ranges);
+        }
         prop_assert!(lived.planner.refusals().eq(fresh.planner.refusals()));
         prop_assert_eq!(lived.planner.missing(), fresh.planner.missing());
         prop_assert_eq!(lived.planner.peers(), fresh.planner.peers());
@@ -202,7 +210,7 @@ proptest! {
 
 #[test]
 fn an_event_costs_its_own_size_among_5000_nodes() {
-    let mut world = World::ready();
+    let mut world = World::ready_with(mk_nft_settings(true));
     for n in 0..5000u32 {
         world.node(mk_peer(n, "192.168"));
     }
@@ -214,15 +222,15 @@ fn an_event_costs_its_own_size_among_5000_nodes() {
     );
     assert_eq!(
         world.node(mk_peer(4999, "172.16")).changes.len(),
-        1,
-        "the FDB entry"
+        3,
+        "the FDB entry and the address of a node"
     );
     assert_eq!(
         world.node(mk_peer(5000, "192.168")).changes.len(),
-        4,
+        6,
         "a new peer"
     );
-    assert_eq!(world.node_gone("node-5000").changes.len(), 4);
+    assert_eq!(world.node_gone("node-5000").changes.len(), 6);
     assert_eq!(world.pod(mk_pod("web", 1, &["10.1.0.7"])).changes.len(), 6);
     let host = mk_host(&[("eth0", 9000, &["192.168.0.1/24", "fd00::1/64"])]);
     assert_eq!(world.host(&host).changes.len(), 2, "the MTU of the devices");

@@ -6,7 +6,7 @@ use routelet_model::{
     ClusterEvent, Host, HostLink, IfName, Key, Node, NodeAddress, NodeAddressKind, Object, PerFamily, Pod,
     PodId, Resource, RouteTarget,
 };
-use routelet_planner::{Notice, Plan, Planner, Reason, Settings, VxlanSettings};
+use routelet_planner::{NftSettings, Notice, Plan, Planner, Reason, Settings, VxlanSettings};
 
 pub(crate) const OWN: &str = "node-a";
 
@@ -29,6 +29,19 @@ pub(crate) fn mk_settings() -> Settings {
         interface_prefix: "cali".to_owned(),
         nexthop_objects: true,
         allow_any_pod_address: false,
+        nft: None,
+    }
+}
+
+/// The same, with an nft table.
+pub(crate) fn mk_nft_settings(masquerade: bool) -> Settings {
+    let nft = NftSettings {
+        masquerade,
+        masquerade_except: vec!["10.0.0.0/8".parse().unwrap(), "10.7.0.0/16".parse().unwrap()],
+    };
+    Settings {
+        nft: Some(nft),
+        ..mk_settings()
     }
 }
 

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use routelet_model::{
-    Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, Object, RouteTarget, Sysctl, SysctlName, Vxlan,
+    Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, NftRules, NftSet, Object, RouteTarget, Sysctl,
+    SysctlName, Vxlan,
 };
 use routelet_netlink::{Error, Failure, Flushed, Hint, Operation, Verb};
 use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
@@ -68,7 +69,9 @@ impl Kernel for FakeKernel {
             .objects
             .iter()
             .filter(|(key, object)| {
-                let foreign = matches!(object, Object::Foreign { protocol } if *protocol != PROTOCOL);
+                // A dump filters by protocol what has one.
+                let foreign = matches!(object, Object::Foreign { protocol } if *protocol != PROTOCOL)
+                    && !matches!(key, Key::NftTable | Key::NftRules);
                 let on = match object {
                     Object::Route(target) => target.link(),
                     _ => key.link(),
@@ -126,9 +129,19 @@ impl Kernel for FakeKernel {
 impl State {
     fn carry_out(&mut self, operation: &Operation) -> Option<Error> {
         let key = operation.key;
+        let in_table = |key: &Key| matches!(key, Key::NftElement { .. } | Key::NftRules);
         if operation.verb == Verb::Delete {
             self.objects.remove(&key);
+            if key == Key::NftTable {
+                self.objects.retain(|key, _| !in_table(key));
+            }
             return None;
+        }
+        if (operation.verb, key) == (Verb::Replace, Key::NftTable) {
+            self.objects.retain(|key, _| !in_table(key));
+        }
+        if in_table(&key) && !self.objects.contains_key(&Key::NftTable) {
+            return Some(Error::NoNftTable);
         }
         if key
             .link()
@@ -327,6 +340,24 @@ pub(crate) fn peer(n: u8) -> [(Key, Object); 4] {
             Key::route(net(&format!("10.0.{n}.0/24"))),
             Object::Route(RouteTarget::Nexthop { link, gateway }),
         ),
+    ]
+}
+
+/// The objects of the nft table, with one peer.
+pub(crate) fn nft_table() -> [(Key, Object); 4] {
+    let rules = NftRules {
+        interface_prefix: veth("cali"),
+        vni: 4096,
+        port: 4789,
+        masquerade: true,
+        ipip: false,
+    };
+    let element = |set, text| (Key::nft_element(set, net(text)), Object::NftElement);
+    [
+        (Key::NftTable, Object::NftTable),
+        element(NftSet::Pods, "10.0.1.0/24"),
+        element(NftSet::Nodes, "192.0.2.2/32"),
+        (Key::NftRules, Object::NftRules(rules)),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use routelet_model::{
     ClusterEvent, IfName, Node, NodeAddress, NodeAddressKind, PerFamily, PodId, host_veth_name,
 };
-use routelet_planner::{Settings, VxlanSettings};
+use routelet_planner::{NftSettings, Settings, VxlanSettings};
 
 use super::{ip, name, net};
 
@@ -39,6 +39,10 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
         interface_prefix: "cali".to_owned(),
         nexthop_objects,
         allow_any_pod_address: false,
+        nft: Some(NftSettings {
+            masquerade: true,
+            masquerade_except: Vec::new(),
+        }),
     }
 }
 

@@ -96,7 +96,7 @@ impl Node {
             Meddle::DeleteVeth(pod) => self.setup.delete_link(veth(*pod).as_str()).unwrap(),
             Meddle::Write(by, key, object) => {
                 let verb = match key.kind() {
-                    Kind::Address => Verb::Create,
+                    Kind::Address | Kind::NftElement => Verb::Create,
                     _ => Verb::Replace,
                 };
                 let write = Operation {

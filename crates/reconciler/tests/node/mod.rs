@@ -71,11 +71,17 @@ pub(crate) fn add_veth(setup: &mut Setup, near: VethEnd<'_>) {
     setup.set_up(&far).unwrap();
 }
 
-fn open(protocol: u8, devices: &[IfName], prefix: &str, receive_buffer: usize) -> Kernel {
+fn open(
+    protocol: u8,
+    devices: &[IfName],
+    (prefix, nft_table): (&str, &str),
+    receive_buffer: usize,
+) -> Kernel {
     let config = Config {
         protocol,
         devices: devices.to_vec(),
         interface_prefix: prefix.to_owned(),
+        nft_table: nft_table.to_owned(),
         receive_buffer,
     };
     Kernel::open(config).unwrap()
@@ -83,12 +89,17 @@ fn open(protocol: u8, devices: &[IfName], prefix: &str, receive_buffer: usize) -
 
 /// Opens the kernel as the agent does.
 pub(crate) fn open_ours(receive_buffer: usize) -> Kernel {
-    open(OURS, &Family::ALL.map(device), "cali", receive_buffer)
+    open(
+        OURS,
+        &Family::ALL.map(device),
+        ("cali", "routelet"),
+        receive_buffer,
+    )
 }
 
 /// Opens the kernel as one whose objects are not ours, and whose link is the underlay's.
 fn open_foreign(receive_buffer: usize) -> Kernel {
-    open(FOREIGN, &[name(UNDERLAY)], "none", receive_buffer)
+    open(FOREIGN, &[name(UNDERLAY)], ("none", "others"), receive_buffer)
 }
 
 /// All objects that a kernel shows; settings are not among them.

@@ -34,6 +34,7 @@ fn defaults_are_those_of_the_design() {
     let RunArgs {
         cluster,
         overlay,
+        nft,
         kernel,
         admin,
     } = settings(&[]);
@@ -57,6 +58,8 @@ fn defaults_are_those_of_the_design() {
         (kernel.interface_prefix.as_str(), kernel.route_protocol),
         ("cali", 80)
     );
+    assert_eq!((nft.masquerade, nft.nft_table.as_str()), (true, "routelet"));
+    assert_eq!((nft.masquerade_except, nft.pod_cidrs), (vec![], vec![]));
     assert_eq!(kernel.nexthop_objects, NexthopObjects::Auto);
     assert!(!kernel.allow_any_pod_address && !kernel.open_forward);
     assert_eq!(
@@ -88,6 +91,13 @@ fn tells_the_settings_that_differ_from_the_defaults() {
     assert_eq!(told(&[]), pairs(&[("node-name", "node-1")]));
     // Given, but no different from the default.
     assert_eq!(told(&["--vxlan-vni=4096"]), pairs(&[("node-name", "node-1")]));
+    assert_eq!(
+        told(&["--masquerade-except=10.0.0.0/8,fd00::/8"]),
+        pairs(&[
+            ("node-name", "node-1"),
+            ("masquerade-except", "10.0.0.0/8,fd00::/8")
+        ])
+    );
     assert_eq!(
         told(&["--mtu=1400", "--vxlan-vni=7", "--allow-any-pod-address"]),
         pairs(&[
@@ -147,6 +157,10 @@ fn an_error_names_flag_value_and_what_is_allowed() {
             "off, error, warn, info, debug, trace",
         ),
         ("--route-protocol=2", "'2'", "kernel"),
+        ("--masquerade-except=10.0.0.0/8,ten", "'ten'", "10.0.0.0/8"),
+        ("--pod-cidrs=10.1.0.0/8", "'10.1.0.0/8'", "begins at 10.0.0.0/8"),
+        ("--masquerade=maybe", "'maybe'", "true, false"),
+        ("--nft-table=filter", "'filter'", "other users"),
     ] {
         let error = run(&[word]).unwrap_err();
         let flag = word.split('=').next().unwrap();

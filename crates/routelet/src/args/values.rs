@@ -1,10 +1,11 @@
 //! Values of settings: each from its text, or an error that says what is allowed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use routelet_model::{IfName, host_veth_name};
 
 /// MTU of the VXLAN devices.
@@ -123,7 +124,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
     };
-    if text.parse::<std::net::IpAddr>().is_ok() || is_name() {
+    if text.parse::<IpAddr>().is_ok() || is_name() {
         Ok(text.to_owned())
     } else {
         Err("a host name or an IP address is wanted, without scheme, brackets and port".to_owned())
@@ -140,6 +141,47 @@ pub(super) fn interface_prefix(text: &str) -> Result<String, String> {
              11 more follow in a name of at most 15"
                 .to_owned(),
         )
+    }
+}
+
+/// A network, or a single address. Bits beyond the prefix are a mistake that would be hard to see.
+pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
+    let wanted = "a network is wanted, as in 10.0.0.0/8 or fd00::/8";
+    let net = text
+        .parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| wanted.to_owned())?;
+    if net == net.trunc() {
+        Ok(net)
+    } else {
+        Err(format!(
+            "{wanted}: the network of this one begins at {}",
+            net.trunc()
+        ))
+    }
+}
+
+/// Names that tables of other programs have, or those of the administrator's own rules by custom.
+const TAKEN_TABLES: [&str; 6] = ["filter", "nat", "mangle", "raw", "security", "firewalld"];
+
+/// Name of an nft table: one that nft takes without quotes.
+pub(super) fn nft_table(text: &str) -> Result<String, String> {
+    let fits = text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+    let wanted = "a letter and at most 62 more letters, digits, '_' and '.' are wanted";
+    if !fits {
+        Err(wanted.to_owned())
+    } else if TAKEN_TABLES.contains(&text) {
+        Err(format!(
+            "tables of this name have other users, and the agent removes from its own all that it has not made: \
+             {wanted}, and none of {}",
+            TAKEN_TABLES.join(", ")
+        ))
+    } else {
+        Ok(text.to_owned())
     }
 }
 
@@ -285,6 +327,32 @@ mod tests {
         ] {
             let error = route_protocol(text).unwrap_err();
             assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn networks_have_no_host_bits() {
+        for (text, net) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("fd00::/8", "fd00::/8"),
+        ] {
+            assert_eq!(cidr(text).unwrap().to_string(), net);
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "fd00::/8 ", "all"] {
+            assert!(cidr(text).is_err(), "{text:?}");
+        }
+        assert!(cidr("10.1.0.0/8").unwrap_err().ends_with("begins at 10.0.0.0/8"));
+    }
+
+    #[test]
+    fn tables_of_others_are_refused() {
+        for text in ["routelet", "r", "A1_b.c"] {
+            assert_eq!(nft_table(text).as_deref(), Ok(text));
+        }
+        for text in ["", "1st", "a b", "a-b", "é", "filter", &"a".repeat(64)] {
+            assert!(nft_table(text).is_err(), "{text:?}");
         }
     }
 

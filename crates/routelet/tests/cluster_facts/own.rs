@@ -99,6 +99,7 @@ fn local(stage: &Stage) -> String {
         protocol: OURS,
         devices: vec![device],
         interface_prefix: "cali".to_owned(),
+        nft_table: "routelet".to_owned(),
         receive_buffer: 1 << 16,
     };
     let mut local = String::new();

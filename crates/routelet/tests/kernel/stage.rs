@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 use routelet_lab::api::objects;
 use routelet_lab::{Agent, Backend, Cluster, Pod, wait};
 use routelet_model::{
-    Family, HOST_VETH_MAC, IfName, Key, Kind, Link, LinkKind, Object, RouteTarget, Sysctl, SysctlName, Vxlan,
-    host_prefix, vtep_mac,
+    Family, HOST_VETH_MAC, IfName, Key, Kind, Link, LinkKind, NftRules, NftSet, Object, RouteTarget, Sysctl,
+    SysctlName, Vxlan, host_prefix, vtep_mac,
 };
 use routelet_netlink::{Config, Hint, Kernel, Netns, Operation, Setup, Verb};
 
@@ -171,6 +171,30 @@ impl Stage {
                 }
             };
             wanted.insert(Key::route(peer_subnet(*number)), Object::Route(target));
+        }
+        let rules = NftRules {
+            interface_prefix: "cali".parse().unwrap(),
+            vni: 4096,
+            port: 4789,
+            masquerade: true,
+            ipip: false,
+        };
+        wanted.insert(Key::NftTable, Object::NftTable);
+        wanted.insert(Key::NftRules, Object::NftRules(rules));
+        let never = ["224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"];
+        let mut elements: Vec<(NftSet, IpNet)> = never
+            .iter()
+            .map(|net| (NftSet::Except, net.parse().unwrap()))
+            .collect();
+        elements.push((NftSet::OwnPods, node.subnet));
+        elements.push((NftSet::Pods, node.subnet));
+        elements.push((NftSet::Nodes, local.into()));
+        for number in &self.peers {
+            elements.push((NftSet::Pods, peer_subnet(*number)));
+            elements.push((NftSet::Nodes, peer_address(*number).into()));
+        }
+        for (set, net) in elements {
+            wanted.insert(Key::nft_element(set, net), Object::NftElement);
         }
         for pod in self.pods.values() {
             let link = pod.host_veth();
@@ -385,6 +409,7 @@ fn config(protocol: u8) -> Config {
         protocol,
         devices: vec![DEVICE.parse().unwrap(), "vxlan-v6.calico".parse().unwrap()],
         interface_prefix: "cali".to_owned(),
+        nft_table: "routelet".to_owned(),
         receive_buffer: 8 << 20,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource};
 use routelet_netlink::{Config, Kernel};
-use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::message::PROTOCOL;
@@ -35,6 +35,7 @@ impl Dataplane {
             protocol: PROTOCOL,
             devices: vec![devices.v4, devices.v6],
             interface_prefix: "cali".to_owned(),
+            nft_table: "routelet".to_owned(),
             receive_buffer: 8 << 20,
         })?;
         ensure!(
@@ -52,6 +53,10 @@ impl Dataplane {
             interface_prefix: "cali".to_owned(),
             nexthop_objects: true,
             allow_any_pod_address: false,
+            nft: Some(NftSettings {
+                masquerade: true,
+                masquerade_except: Vec::new(),
+            }),
         };
         let ownership = Ownership {
             protocol: PROTOCOL,

@@ -19,6 +19,7 @@ pub(crate) type State = BTreeMap<Key, Object>;
 /// What the agent's settings are by default.
 const PROTOCOL: u8 = 80;
 const INTERFACE_PREFIX: &str = "cali";
+const NFT_TABLE: &str = "routelet";
 /// The agent's VXLAN device.
 pub(crate) const VXLAN: &str = "vxlan.calico";
 
@@ -41,6 +42,7 @@ pub(crate) fn kernel(netns: &Netns) -> Result<Kernel> {
         protocol: PROTOCOL,
         devices: vec![vxlan()?],
         interface_prefix: INTERFACE_PREFIX.to_owned(),
+        nft_table: NFT_TABLE.to_owned(),
         receive_buffer: 4 << 20,
     };
     Ok(netns.run(|| Kernel::open(config))??)
@@ -114,7 +116,7 @@ impl Observer {
                         .filter(|(key, object)| depends_on(*link, key, object));
                     missing.extend(lost.map(|(key, object)| (*key, object.clone())));
                 }
-                Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
+                Hint::NftTouched | Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
             }
             missing.keys().next().copied()
         })
@@ -131,7 +133,7 @@ impl Observer {
             match hint {
                 Hint::Gone(key) => _ = left.remove(key),
                 Hint::LinkGone(link) => left.retain(|key, object| !depends_on(*link, key, object)),
-                Hint::Seen(..) | Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
+                Hint::Seen(..) | Hint::NftTouched | Hint::HostChanged | Hint::Flushed(_) | Hint::Lost => {}
             }
             left.keys().next().copied()
         })

@@ -1,0 +1,270 @@
+//! Our nft table: sets of addresses, and rules that look them up.
+//!
+//! Each write is a transaction, which the kernel carries out as a whole or not at all. Nothing but the one table of
+//! our name is touched or even looked at.
+
+mod compare;
+mod elements;
+mod expressions;
+pub(crate) mod message;
+mod rules;
+mod table;
+
+use routelet_model::{Family, Key, Kind as ObjectKind, NftRules, NftSet, Object};
+
+use crate::nft::elements::Range;
+use crate::nft::message::{Kind, Message};
+use crate::nft::rules::{SeenChain, SeenRule};
+use crate::nft::table::SeenSet;
+use crate::socket::Socket;
+use crate::{Error, Failure, Operation, Verb};
+
+/// The netfilter part of the kernel.
+#[derive(Debug)]
+pub(crate) struct Nft {
+    socket: Socket,
+    table: String,
+}
+
+/// Whether the object is one of the nft table's.
+pub(crate) fn concerns(key: &Key) -> bool {
+    matches!(key, Key::NftTable | Key::NftElement { .. } | Key::NftRules)
+}
+
+impl Nft {
+    /// Opens a socket in the network namespace of the calling thread; `None` where its kernel has no nf_tables.
+    pub(crate) fn open(table: String) -> Result<Option<Self>, Error> {
+        let is_absent = |error: &Error| {
+            // An unknown subsystem of nfnetlink is EINVAL to it.
+            const ABSENT: [i32; 4] = [
+                libc::EPROTONOSUPPORT,
+                libc::EAFNOSUPPORT,
+                libc::EOPNOTSUPP,
+                libc::EINVAL,
+            ];
+            error.errno().is_some_and(|errno| ABSENT.contains(&errno))
+        };
+        let opened = Socket::open_netfilter().and_then(|socket| {
+            let mut nft = Self { socket, table };
+            nft.is_there().map(|_| nft)
+        });
+        match opened {
+            Ok(nft) => Ok(Some(nft)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The port id by which the kernel tells that a change was ours.
+    pub(crate) fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Whether a notification is about something in our table.
+    pub(crate) fn is_about_us(&self, kind: u16, payload: &[u8]) -> bool {
+        message::is_about(kind, payload, &self.table)
+    }
+
+    /// Adds all objects of the kind to `found`.
+    pub(crate) fn dump(&mut self, kind: ObjectKind, found: &mut Vec<(Key, Object)>) -> Result<(), Error> {
+        match kind {
+            ObjectKind::NftTable => {
+                let table = self.table()?;
+                found.extend(table.map(|object| (Key::NftTable, object)));
+            }
+            ObjectKind::NftElement => {
+                for set in NftSet::ALL {
+                    for family in Family::ALL {
+                        let ranges = self.elements(set, family)?.into_iter();
+                        let key = |(first, last)| Key::NftElement { set, first, last };
+                        found.extend(ranges.map(|range| (key(range), Object::NftElement)));
+                    }
+                }
+            }
+            ObjectKind::NftRules => {
+                let rules = self.rules()?;
+                found.extend(rules.map(|object| (Key::NftRules, object)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The flags of the table, if there is one.
+    fn is_there(&mut self) -> Result<Option<u32>, Error> {
+        match self.socket.get(&table::get(&self.table), table::read_flags) {
+            Ok(flags) => Ok(Some(flags)),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn table(&mut self) -> Result<Option<Object>, Error> {
+        let Some(flags) = self.is_there()? else {
+            return Ok(None);
+        };
+        let right = flags == 0 && table::are_right(&self.sets()?);
+        Ok(Some(if right { Object::NftTable } else { FOREIGN }))
+    }
+
+    fn sets(&mut self) -> Result<Vec<SeenSet>, Error> {
+        let request = table::get_sets(&self.table);
+        self.dump_all(&request, |payload| SeenSet::read(payload).map(|set| vec![set]))
+    }
+
+    fn elements(&mut self, set: NftSet, family: Family) -> Result<Vec<Range>, Error> {
+        let request = elements::get(&self.table, set, family);
+        let bounds = self.dump_all(&request, elements::read)?;
+        Ok(elements::ranges(set, bounds))
+    }
+
+    fn chains(&mut self) -> Result<Vec<SeenChain>, Error> {
+        let chains = self.dump_all(&rules::get_chains(&self.table), |payload| {
+            SeenChain::read(payload).map(|chain| vec![chain])
+        })?;
+        let rules = self.dump_all(&rules::get_rules(&self.table), |payload| {
+            SeenRule::read(payload).map(|rule| vec![rule])
+        })?;
+        Ok(rules::join(chains, rules))
+    }
+
+    fn rules(&mut self) -> Result<Option<Object>, Error> {
+        let chains = self.chains()?;
+        let sets = self.sets()?;
+        let surplus = table::surplus(&sets).next().is_some();
+        if chains.is_empty() && !surplus {
+            return Ok(None);
+        }
+        let recognised = rules::recognise(&chains).filter(|_| !surplus);
+        Ok(Some(recognised.map_or(FOREIGN, Object::NftRules)))
+    }
+
+    /// Dumps what is in our table; nothing where there is no such table.
+    fn dump_all<T>(
+        &mut self,
+        request: &Message,
+        read: impl Fn(&[u8]) -> Result<Vec<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut found = Vec::new();
+        let Self { socket, table } = self;
+        // A kernel may tell of other tables as well.
+        let dumped = socket.dump(request, &mut found, |kind, payload| {
+            if message::is_about(kind, payload, table) {
+                read(payload).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        match dumped {
+            Ok(()) => Ok(found.into_iter().flatten().collect()),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out operations on objects of the table, the first of which is number `start` of all: those on
+    /// elements in one transaction, the others in one each.
+    pub(crate) fn apply(&mut self, start: usize, operations: &[Operation], failures: &mut Vec<Failure>) {
+        let is_element = |operation: &Operation| matches!(operation.key, Key::NftElement { .. });
+        let mut index = start;
+        for run in operations.chunk_by(|one, next| is_element(one) && is_element(next)) {
+            if is_element(&run[0]) {
+                self.apply_elements(index, run, failures);
+            } else if let Err(error) = self.apply_one(&run[0]) {
+                failures.push(Failure { index, error });
+            }
+            index += run.len();
+        }
+    }
+
+    fn apply_one(&mut self, operation: &Operation) -> Result<(), Error> {
+        let Operation { verb, key, object } = operation;
+        let result = match (key, verb, object) {
+            (Key::NftTable, Verb::Delete, _) => self.socket.transact(&[table::delete(&self.table)]),
+            (Key::NftTable, ..) => self.make_table(*verb == Verb::Replace),
+            (Key::NftRules, Verb::Delete, _) => self.make_rules(None),
+            (Key::NftRules, _, Object::NftRules(rules)) => self.make_rules(Some(rules)),
+            _ => Err(Error::Unsupported(*key)),
+        };
+        match result {
+            Err(error) if error.errno() == Some(libc::ENOENT) && *verb == Verb::Delete => Ok(()),
+            result => result,
+        }
+    }
+
+    fn make_table(&mut self, anew: bool) -> Result<(), Error> {
+        let old = anew.then(|| table::delete(&self.table));
+        let messages: Vec<_> = old.into_iter().chain(table::create(&self.table)).collect();
+        self.socket.transact(&messages)
+    }
+
+    /// Makes all chains and rules what they should be, at one blow; `None` takes them away.
+    fn make_rules(&mut self, wanted: Option<&NftRules>) -> Result<(), Error> {
+        let (chains, sets) = (self.chains()?, self.sets()?);
+        let mut messages = rules::clear(&self.table, &chains, wanted);
+        // Sets that rules of others use go once the rules are gone, and before chains that they lead to.
+        let surplus = table::surplus(&sets).map(|set| table::delete_set(&self.table, set));
+        messages.splice(messages.len().min(1)..messages.len().min(1), surplus);
+        if let Some(wanted) = wanted {
+            messages.extend(rules::create(&self.table, &chains, wanted));
+        }
+        self.socket.transact(&messages)
+    }
+
+    /// Carries out operations on elements. Where that fails, halves of them are tried, so that what the kernel
+    /// refuses keeps nothing else from being done.
+    fn apply_elements(&mut self, start: usize, operations: &[Operation], failures: &mut Vec<Failure>) {
+        let Err(error) = self.socket.transact(&self.element_messages(operations)) else {
+            return;
+        };
+        let creates = operations.iter().any(|operation| operation.verb != Verb::Delete);
+        // Without the table, none would go better.
+        let hopeless =
+            creates && error.errno() == Some(libc::ENOENT) && !matches!(self.is_there(), Ok(Some(_)));
+        if let [operation] = operations {
+            let is_gone = operation.verb == Verb::Delete && error.errno() == Some(libc::ENOENT);
+            if !is_gone {
+                let error = if hopeless { Error::NoNftTable } else { error };
+                failures.push(Failure { index: start, error });
+            }
+        } else if hopeless || matches!(error, Error::OutcomeUnknown) {
+            failures.extend((start..start + operations.len()).map(|index| Failure {
+                index,
+                error: if hopeless {
+                    Error::NoNftTable
+                } else {
+                    Error::OutcomeUnknown
+                },
+            }));
+        } else {
+            let (one, other) = operations.split_at(operations.len() / 2);
+            self.apply_elements(start, one, failures);
+            self.apply_elements(start + one.len(), other, failures);
+        }
+    }
+
+    /// The messages for operations on elements: deletions first, for what is new may lie where something was.
+    fn element_messages(&self, operations: &[Operation]) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for kind in [Kind::DelElement, Kind::NewElement] {
+            for set in NftSet::ALL {
+                for family in Family::ALL {
+                    let ranges: Vec<Range> = operations
+                        .iter()
+                        .filter(|operation| (operation.verb == Verb::Delete) == (kind == Kind::DelElement))
+                        .filter_map(|operation| match operation.key {
+                            Key::NftElement { set: of, first, last } if of == set => Some((first, last)),
+                            _ => None,
+                        })
+                        .filter(|(first, _)| Family::of(*first) == family)
+                        .collect();
+                    messages.extend(elements::messages(kind, &self.table, set, family, &ranges));
+                }
+            }
+        }
+        messages
+    }
+}
+
+/// What stands where something of ours should.
+const FOREIGN: Object = Object::Foreign { protocol: 0 };

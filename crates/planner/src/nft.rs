@@ -1,0 +1,125 @@
+//! What the nft table holds: the table, its rules, and for each Node its pod subnets and underlay addresses.
+//!
+//! A set of ranges takes no two that overlap, but pod subnets may lie one within the other. Then the outer one alone
+//! is wanted. A subnet that no node may route is no pods' subnet, or a wrong one could keep the whole Internet from
+//! being masqueraded.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use routelet_model::{Family, IfName, Key, NftRules, NftSet, Node, Object};
+
+use crate::Settings;
+use crate::own::Facts;
+use crate::settings::NftSettings;
+use crate::vtep::underlay_addresses;
+use crate::wanted::{Known, Wanted};
+
+/// Destinations that no router may give another source address: multicast and limited broadcast, which are for
+/// more than one, and IPv6 link-local addresses.
+const NEVER_MASQUERADED: [IpNet; 4] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+    )),
+];
+
+/// Adds the table, its rules, and what they need of this node.
+pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) {
+    let Settings {
+        nft,
+        vxlan,
+        interface_prefix,
+        ..
+    } = known.settings;
+    let (Some(nft), Ok(interface_prefix)) = (nft, IfName::new(interface_prefix)) else {
+        return;
+    };
+    let rules = NftRules {
+        interface_prefix,
+        vni: vxlan.vni,
+        port: vxlan.port,
+        masquerade: nft.masquerade,
+        ipip: false,
+    };
+    wanted.object(Key::NftTable, Object::NftTable);
+    wanted.object(Key::NftRules, Object::NftRules(rules));
+    want_node(known, facts, &facts.node, wanted);
+    if nft.masquerade {
+        for net in except(nft) {
+            want_element(NftSet::Except, net, wanted);
+        }
+        for net in &facts.node.pod_subnets {
+            if !is_within_own(*net, facts) {
+                want_element(NftSet::OwnPods, *net, wanted);
+            }
+        }
+    }
+}
+
+/// Adds what the sets hold of a Node, this one or another.
+pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mut Wanted) {
+    let Some(nft) = &known.settings.nft else { return };
+    let is_holder = |holder: Option<&Node>| holder.is_some_and(|holder| holder.name == node.name);
+    for address in underlay_addresses(node) {
+        if is_holder(known.claims.underlay_holder(address)) {
+            want_element(NftSet::Nodes, address.into(), wanted);
+        }
+    }
+    if !nft.masquerade {
+        return;
+    }
+    let is_own = node.name == own.node.name;
+    for subnet in &node.pod_subnets {
+        // What this node has it keeps, whoever claims it too.
+        let holds = is_own || is_holder(known.claims.subnet_holder(*subnet));
+        if holds && may_hold_pods(*subnet, node, own) && !is_covered(*subnet, known, own) {
+            want_element(NftSet::Pods, *subnet, wanted);
+        }
+    }
+}
+
+/// Whether a subnet around this one is in the set.
+fn is_covered(subnet: IpNet, known: &Known<'_>, own: &Facts) -> bool {
+    let mut around = known.claims.holders_around(subnet);
+    is_within_own(subnet, own) || around.any(|(around, holder)| may_hold_pods(around, holder, own))
+}
+
+/// Whether this node has a subnet around this one.
+fn is_within_own(subnet: IpNet, own: &Facts) -> bool {
+    let mut all = own.node.pod_subnets.iter();
+    all.any(|around| *around != subnet && around.contains(&subnet))
+}
+
+/// Whether pods may be in the subnet of the Node: it is this node's, or overlaps neither this node's nor the two
+/// nodes' own addresses.
+fn may_hold_pods(subnet: IpNet, node: &Node, own: &Facts) -> bool {
+    if node.name == own.node.name {
+        return true;
+    }
+    let locals = Family::ALL
+        .into_iter()
+        .filter_map(|family| own.underlay.get(family).map(|underlay| underlay.local));
+    let within_own = own.node.pod_subnets.iter().any(|own| own.contains(&subnet));
+    !within_own
+        && !locals
+            .chain(underlay_addresses(node))
+            .any(|address| subnet.contains(&address))
+}
+
+fn except(nft: &NftSettings) -> Vec<IpNet> {
+    let all: Vec<IpNet> = nft
+        .masquerade_except
+        .iter()
+        .copied()
+        .chain(NEVER_MASQUERADED)
+        .collect();
+    IpNet::aggregate(&all)
+}
+
+fn want_element(set: NftSet, net: IpNet, wanted: &mut Wanted) {
+    wanted.object(Key::nft_element(set, net), Object::NftElement);
+}

@@ -1,0 +1,160 @@
+//! What the nft table holds, whoever overlaps with whom.
+
+use routelet_model::{Key, NftSet, Object};
+
+use crate::support::*;
+
+impl World {
+    /// The elements of a set, as its owners write them.
+    fn elements(&self, of: NftSet) -> Vec<String> {
+        let suffix = format!(" of {of}");
+        let keys = self
+            .wanted
+            .keys()
+            .filter(|key| matches!(key, Key::NftElement { set, .. } if *set == of));
+        keys.map(|key| {
+            let text = key.to_string();
+            let text = text
+                .strip_prefix("nft element ")
+                .and_then(|text| text.strip_suffix(&suffix));
+            text.unwrap().to_owned()
+        })
+        .collect()
+    }
+
+    fn pods_v4(&self) -> Vec<String> {
+        let mut elements = self.elements(NftSet::Pods);
+        elements.retain(|element| !element.contains(':'));
+        elements
+    }
+}
+
+fn with_table() -> World {
+    World::ready_with(mk_nft_settings(true))
+}
+
+#[test]
+fn the_table_knows_this_node_and_the_others() {
+    let mut world = with_table();
+    world.node(mk_node(
+        "node-b",
+        200,
+        &["192.168.0.2", "fd00::2"],
+        &["10.2.0.0/24", "fd10:2::/64"],
+    ));
+    world.node(mk_node("node-without-pods", 200, &["192.168.0.3"], &[]));
+    let Some(Object::NftRules(rules)) = world.wanted.get(&Key::NftRules) else {
+        panic!("no rules");
+    };
+    assert_eq!(
+        rules.to_string(),
+        "interface-prefix cali vni 4096 port 4789 masquerade true ipip false"
+    );
+    assert!(world.wanted.contains_key(&Key::NftTable));
+    assert_eq!(
+        world.elements(NftSet::Pods),
+        ["10.1.0.0/24", "10.2.0.0/24", "fd10:1::/64", "fd10:2::/64"]
+    );
+    assert_eq!(world.elements(NftSet::OwnPods), ["10.1.0.0/24", "fd10:1::/64"]);
+    assert_eq!(
+        world.elements(NftSet::Nodes),
+        ["192.168.0.1", "192.168.0.2", "192.168.0.3", "fd00::1", "fd00::2"]
+    );
+    // Overlaps are merged, and what can't be masqueraded with sense is there.
+    assert_eq!(
+        world.elements(NftSet::Except),
+        [
+            "10.0.0.0/8",
+            "224.0.0.0/4",
+            "255.255.255.255",
+            "fe80::/10",
+            "ff00::/8"
+        ]
+    );
+}
+
+#[test]
+fn without_masquerade_the_table_guards_alone() {
+    let mut world = World::ready_with(mk_nft_settings(false));
+    world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/24"]));
+    for set in [NftSet::Pods, NftSet::OwnPods, NftSet::Except] {
+        assert_eq!(world.elements(set), Vec::<String>::new());
+    }
+    assert_eq!(
+        world.elements(NftSet::Nodes),
+        ["192.168.0.1", "192.168.0.2", "fd00::1"]
+    );
+}
+
+#[test]
+fn without_nf_tables_nothing_of_it_is_wanted() {
+    let mut world = World::ready();
+    world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/24"]));
+    let is_nft = |key: &&Key| key.to_string().starts_with("nft");
+    assert_eq!(world.wanted.keys().find(is_nft), None);
+}
+
+#[test]
+fn of_subnets_one_within_the_other_the_outer_one_is_held() {
+    let mut world = with_table();
+    world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/24"]));
+    world.node(mk_node(
+        "node-c",
+        300,
+        &["192.168.0.3"],
+        &["10.2.0.0/16", "10.2.1.0/24"],
+    ));
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.2.0.0/16"]);
+    world.node_gone("node-c");
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.2.0.0/24"]);
+}
+
+/// Else a wrong Node could keep all the world from being masqueraded.
+#[test]
+fn a_subnet_around_nodes_addresses_holds_no_pods() {
+    let mut world = with_table();
+    world.node(mk_node(
+        "node-b",
+        200,
+        &["192.168.0.2"],
+        &["0.0.0.0/0", "192.168.0.0/16"],
+    ));
+    world.node(mk_node(
+        "node-c",
+        200,
+        &["172.16.0.3"],
+        &["172.16.0.0/12", "10.3.0.0/24"],
+    ));
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.3.0.0/24"]);
+    world.node(mk_node(
+        "node-c",
+        200,
+        &["192.168.0.3"],
+        &["172.16.0.0/12", "10.3.0.0/24"],
+    ));
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.3.0.0/24", "172.16.0.0/12"]);
+}
+
+/// Its own pods must not be masqueraded towards each other.
+#[test]
+fn this_node_holds_its_subnets_though_an_older_one_claims_them() {
+    let mut world = with_table();
+    world.node(mk_node("node-b", 1, &["192.168.0.2"], &["10.1.0.0/24"]));
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
+    world.node_gone("node-b");
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
+    world.node(mk_node("node-b", 1, &["192.168.0.2"], &["10.1.0.0/25"]));
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
+}
+
+/// A node that was made anew under another name has the address of its former self, which is deleted later.
+#[test]
+fn an_address_of_two_nodes_stays_as_long_as_one_of_them() {
+    let mut world = with_table();
+    world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/24"]));
+    world.node(mk_node("node-b-2", 300, &["192.168.0.2"], &["10.3.0.0/24"]));
+    world.node_gone("node-b");
+    assert!(world.elements(NftSet::Nodes).contains(&"192.168.0.2".to_owned()));
+    world.node_gone("node-b-2");
+    assert!(!world.elements(NftSet::Nodes).contains(&"192.168.0.2".to_owned()));
+}
