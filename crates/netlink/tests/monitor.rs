@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use routelet_model::{Family, Key, Kind, Object, RouteTarget, Sysctl, SysctlName};
 use routelet_netlink::setup::RouteSpec;
-use routelet_netlink::{Config, Hint, Kernel, Setup, Verb};
+use routelet_netlink::{Config, Flushed, Hint, Kernel, Setup, Verb};
 
 /// How long something may take that must happen.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -309,6 +309,22 @@ fn waiting_ends_with_a_notification_and_not_before() {
             assert!(wait(&mut kernel, LIMIT));
             assert!(wait(&mut kernel, LIMIT), "still queued");
             assert!(!hints(&mut kernel).is_empty());
+        }
+    });
+}
+
+#[test]
+fn what_came_of_forgetting_flows_ends_the_wait_and_is_told() {
+    in_netns(|| {
+        let mut kernel = open();
+        for host in [7, 8] {
+            let addresses = vec![ip(&format!("10.0.0.{host}")), ip(&format!("fd00::{host}"))];
+            kernel.flush_flows(addresses.clone());
+            let flushed = Flushed {
+                addresses,
+                result: Ok(0),
+            };
+            expect(&mut kernel, &Hint::Flushed(flushed));
         }
     });
 }
