@@ -302,7 +302,9 @@ mod tests {
         let changes =
             changes.map(|(kind, attributes)| (NfMessage::new(nftables, kind, ip).with(attributes), create));
         let mut socket = Socket::open_netfilter().unwrap();
-        socket.transact_netfilter(nftables, &changes).unwrap();
+        let [begin, end] = NfMessage::bounds(nftables);
+        let changes = changes.iter().map(|(message, flags)| (message, *flags));
+        socket.transact(&begin, &end, changes).unwrap();
     }
 
     proptest! {

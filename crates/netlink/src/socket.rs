@@ -19,8 +19,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLMSG_OVERRUN, NetlinkSerializable,
 };
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -30,8 +30,6 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::extack;
 use crate::frame::{self, Frames};
-use crate::nfnl::NfMessage;
-use crate::nft::message::Message;
 
 /// Larger than any datagram of the kernel (which makes them up to 32 KiB, beyond that for one huge link only).
 pub(crate) const DATAGRAM: usize = 64 * 1024;
@@ -166,50 +164,6 @@ impl Socket {
         batch.clear();
     }
 
-    /// Has a subsystem of netfilter carry out all of the messages, each with its flags beyond NLM_F_REQUEST and
-    /// NLM_F_ACK, or, where one fails, none. The error is that of the first that failed.
-    pub(crate) fn transact_netfilter(
-        &mut self,
-        subsystem: u8,
-        messages: &[(NfMessage, u16)],
-    ) -> Result<(), Error> {
-        if messages.is_empty() {
-            return Ok(());
-        }
-        let first = self.sequence.wrapping_add(1);
-        self.sequence = self.sequence.wrapping_add(messages.len() as u32 + 2);
-        let last = self.sequence.wrapping_sub(1);
-        let mut bytes = std::mem::take(&mut self.sending);
-        bytes.clear();
-        let [begin, end] = NfMessage::bounds(subsystem);
-        frame::write(&mut bytes, &begin, NLM_F_REQUEST, first);
-        let mut sequence = first;
-        for (message, flags) in messages {
-            sequence = sequence.wrapping_add(1);
-            // Not of the end: before 6.10 that is never acknowledged.
-            let ack = if sequence == last { NLM_F_ACK } else { 0 };
-            frame::write(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
-        }
-        frame::write(&mut bytes, &end, NLM_F_REQUEST, self.sequence);
-        let sent = self.send(&bytes).map_err(Error::io("sending to the kernel"));
-        self.sending = bytes;
-        sent?;
-        loop {
-            self.receive_answer()?;
-            for frame in Frames::new(&self.received) {
-                let frame = frame?;
-                let is_ours = frame.sequence.wrapping_sub(first) < messages.len() as u32 + 2;
-                if is_ours && frame.kind == NLMSG_ERROR {
-                    // The first failure; what else is told of this transaction is of no interest to those after it.
-                    extack::read(&frame)?;
-                    if frame.sequence == last {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
     fn receive_outcomes(
         &mut self,
         batch: &Batch,
@@ -237,30 +191,36 @@ impl Socket {
         }
     }
 
-    /// Has netfilter carry out all of the messages or, where one fails, none. The error is that of the first one
-    /// that failed.
-    pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), Error> {
-        if messages.is_empty() {
+    /// Has netfilter carry out all of the messages, each with its flags beyond NLM_F_REQUEST and NLM_F_ACK, or, where
+    /// one fails, none. The error is that of the first one that failed. `begin` and `end` are the subsystem's bounds of a
+    /// transaction.
+    pub(crate) fn transact<'a, M: NetlinkSerializable + 'a>(
+        &mut self,
+        begin: &M,
+        end: &M,
+        messages: impl ExactSizeIterator<Item = (&'a M, u16)>,
+    ) -> Result<(), Error> {
+        let count = messages.len() as u32;
+        if count == 0 {
             return Ok(());
         }
-        let begin = self.sequence.wrapping_add(1);
-        let last = begin.wrapping_add(messages.len() as u32);
+        let first = self.sequence.wrapping_add(1);
+        let last = first.wrapping_add(count);
         self.sequence = last.wrapping_add(1);
         let mut bytes = std::mem::take(&mut self.sending);
         bytes.clear();
-        frame::write(&mut bytes, &Message::begin(), NLM_F_REQUEST, begin);
-        for (message, sequence) in messages.iter().zip(1u32..) {
+        frame::write(&mut bytes, begin, NLM_F_REQUEST, first);
+        for ((message, flags), number) in messages.zip(1..) {
             // Before 6.10 the end of a transaction is not acknowledged, so its last message is.
-            let ack = if sequence as usize == messages.len() {
-                NLM_F_ACK
-            } else {
-                0
-            };
-            // Rules are appended; nothing else knows the flag.
-            let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND | ack;
-            frame::write(&mut bytes, message, flags, begin.wrapping_add(sequence));
+            let ack = if number == count { NLM_F_ACK } else { 0 };
+            frame::write(
+                &mut bytes,
+                message,
+                NLM_F_REQUEST | flags | ack,
+                first.wrapping_add(number),
+            );
         }
-        frame::write(&mut bytes, &Message::end(), NLM_F_REQUEST, self.sequence);
+        frame::write(&mut bytes, end, NLM_F_REQUEST, self.sequence);
         let sent = self.send(&bytes).map_err(Error::io("sending to netfilter"));
         self.sending = bytes;
         sent?;
@@ -269,8 +229,8 @@ impl Socket {
             self.receive_answer()?;
             for frame in Frames::new(&self.received) {
                 let frame = frame?;
-                let number = frame.sequence.wrapping_sub(begin) as usize;
-                if frame.kind != NLMSG_ERROR || number > messages.len() {
+                let number = frame.sequence.wrapping_sub(first);
+                if frame.kind != NLMSG_ERROR || number > count {
                     continue;
                 }
                 let outcome = extack::read(&frame);

@@ -73,7 +73,9 @@ pub(super) fn bring_about(
         // Without NLM_F_APPEND it becomes the chain's first.
         changes.push((message(chain, NFT_MSG_NEWRULE).with(rule), NLM_F_CREATE));
     }
-    socket.transact_netfilter(NFTABLES, &changes)?;
+    let [begin, end] = NfMessage::bounds(NFTABLES);
+    let changes = changes.iter().map(|(message, flags)| (message, *flags));
+    socket.transact(&begin, &end, changes)?;
     Ok((added, removed))
 }
 

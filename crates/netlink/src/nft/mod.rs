@@ -10,6 +10,7 @@ pub(crate) mod message;
 mod rules;
 mod table;
 
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use routelet_model::{Family, Key, Kind as ObjectKind, NftRules, NftSet, Object};
 
 use crate::nft::elements::Range;
@@ -53,6 +54,15 @@ impl Nft {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Has the kernel carry out all of the messages or none.
+    fn transact(&mut self, messages: &[Message]) -> Result<(), Error> {
+        // Rules are appended; nothing else knows the flag.
+        let flagged = messages
+            .iter()
+            .map(|message| (message, NLM_F_CREATE | NLM_F_APPEND));
+        self.socket.transact(&Message::begin(), &Message::end(), flagged)
     }
 
     /// The port id by which the kernel tells that a change was ours.
@@ -180,7 +190,7 @@ impl Nft {
     fn apply_one(&mut self, operation: &Operation) -> Result<(), Error> {
         let Operation { verb, key, object } = operation;
         let result = match (key, verb, object) {
-            (Key::NftTable, Verb::Delete, _) => self.socket.transact(&[table::delete(&self.table)]),
+            (Key::NftTable, Verb::Delete, _) => self.transact(&[table::delete(&self.table)]),
             (Key::NftTable, ..) => self.make_table(*verb == Verb::Replace),
             (Key::NftRules, Verb::Delete, _) => self.make_rules(None),
             (Key::NftRules, _, Object::NftRules(rules)) => self.make_rules(Some(rules)),
@@ -195,7 +205,7 @@ impl Nft {
     fn make_table(&mut self, anew: bool) -> Result<(), Error> {
         let old = anew.then(|| table::delete(&self.table));
         let messages: Vec<_> = old.into_iter().chain(table::create(&self.table)).collect();
-        self.socket.transact(&messages)
+        self.transact(&messages)
     }
 
     /// Makes all chains and rules what they should be, at one blow; `None` takes them away.
@@ -208,13 +218,13 @@ impl Nft {
         if let Some(wanted) = wanted {
             messages.extend(rules::create(&self.table, &chains, wanted));
         }
-        self.socket.transact(&messages)
+        self.transact(&messages)
     }
 
     /// Carries out operations on elements. Where that fails, halves of them are tried, so that what the kernel
     /// refuses keeps nothing else from being done.
     fn apply_elements(&mut self, start: usize, operations: &[Operation], failures: &mut Vec<Failure>) {
-        let Err(error) = self.socket.transact(&self.element_messages(operations)) else {
+        let Err(error) = self.transact(&self.element_messages(operations)) else {
             return;
         };
         let creates = operations.iter().any(|operation| operation.verb != Verb::Delete);

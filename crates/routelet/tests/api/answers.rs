@@ -30,6 +30,8 @@ fn survives(trouble: impl FnOnce(&Api)) -> Stage {
             ("neighbour delete", 1),
             ("nexthop create", 1),
             ("nexthop delete", 1),
+            ("nft_element create", 2),
+            ("nft_element delete", 2),
             ("route create", 1),
             ("route delete", 1),
         ],
@@ -211,6 +213,7 @@ fn a_stale_list_takes_nothing_away() {
             ("fdb create", 1),
             ("neighbour create", 1),
             ("nexthop create", 1),
+            ("nft_element create", 2),
             ("route create", 1),
         ],
     );

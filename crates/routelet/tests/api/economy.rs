@@ -85,10 +85,11 @@ fn updates_without_news_of_a_pod_end_in_the_watcher() {
 }
 
 /// A peer that comes.
-const ONE_PEER: [(&str, u64); 4] = [
+const ONE_PEER: [(&str, u64); 5] = [
     ("fdb create", 1),
     ("neighbour create", 1),
     ("nexthop create", 1),
+    ("nft_element create", 2),
     ("route create", 1),
 ];
 
@@ -114,7 +115,14 @@ fn among_300_peers_an_event_costs_what_it_changes() {
             .map(peer)
             .chain([remote("peer-301", "10.246.45.0/24", &address)]),
     );
-    stage.expect_operations(&before, &[("fdb replace", 1)]);
+    stage.expect_operations(
+        &before,
+        &[
+            ("fdb replace", 1),
+            ("nft_element create", 1),
+            ("nft_element delete", 1),
+        ],
+    );
 
     let before = stage.settled_operations();
     stage.delete(peer_object(301));
@@ -125,6 +133,7 @@ fn among_300_peers_an_event_costs_what_it_changes() {
             ("fdb delete", 1),
             ("neighbour delete", 1),
             ("nexthop delete", 1),
+            ("nft_element delete", 2),
             ("route delete", 1),
         ],
     );

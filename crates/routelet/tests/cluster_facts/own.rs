@@ -58,6 +58,7 @@ fn the_own_node_goes_and_nothing_is_withdrawn() {
             ("fdb create", 1),
             ("neighbour create", 1),
             ("nexthop create", 1),
+            ("nft_element create", 2),
             ("route create", 2),
         ],
     );

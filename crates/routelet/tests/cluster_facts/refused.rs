@@ -64,6 +64,8 @@ fn the_own_node_turns_into_garbage() {
             ("fdb create", 1),
             ("neighbour create", 1),
             ("nexthop create", 1),
+            ("nft_element create", 2),
+            ("nft_element delete", 1),
             ("route create", 1),
         ],
     );
