@@ -225,6 +225,9 @@ pub enum Object {
     Nexthop,
     /// Where a route with our protocol leads.
     Route(RouteTarget),
+    /// Routes stand under the key that carry our protocol and that we never make: a multipath route, several side by
+    /// side, or one of which it is not known whether others stand there too.
+    OddRoutes,
     /// Something stands under the key that we never make: a foreign protocol, a multipath route, a neighbour
     /// that is not permanent, other rules. Holds the protocol number where there is one.
     Foreign {
@@ -349,6 +352,7 @@ impl fmt::Display for Object {
             Self::Neighbour(mac) => write!(f, "lladdr {mac} permanent"),
             Self::Nexthop => f.write_str("present"),
             Self::Route(target) => fmt::Display::fmt(target, f),
+            Self::OddRoutes => f.write_str("routes that the agent never makes"),
             Self::Foreign { protocol: 0 } => f.write_str("made by someone else"),
             Self::Foreign { protocol } => write!(f, "made by someone else (proto {protocol})"),
         }

@@ -1,7 +1,6 @@
 //! Operations, and the messages that carry them out.
 
 use std::net::IpAddr;
-use std::ops::Range;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -35,6 +34,9 @@ pub enum Verb {
     Create,
     /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
     Replace,
+    /// The same where something odd stands, which may be several routes of anyone's under one key: none is left beside
+    /// it.
+    Supplant,
     /// Take it away. That it is gone already is no failure. Of a sysctl: nothing.
     Delete,
 }
@@ -58,13 +60,16 @@ impl Kernel {
     /// is tried again.
     pub fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
         let first = failures.len();
+        self.clear_rivals(operations, failures);
+        let blocked: Vec<usize> = failures[first..].iter().map(|failure| failure.index).collect();
         let mut start = 0;
         let is_nft = |operation: &Operation| nft::concerns(&operation.key);
         for run in operations.chunk_by(|one, next| is_nft(one) == is_nft(next)) {
             if is_nft(&run[0]) {
                 self.apply_nft(start, run, failures);
             } else {
-                self.apply_run(start..start + run.len(), operations, failures);
+                let run = (start..start + run.len()).filter(|index| !blocked.contains(index));
+                self.apply_run(run, operations, failures);
             }
             start += run.len();
         }
@@ -81,7 +86,12 @@ impl Kernel {
         }
     }
 
-    fn apply_run(&mut self, run: Range<usize>, operations: &[Operation], failures: &mut Vec<Failure>) {
+    fn apply_run(
+        &mut self,
+        run: impl Iterator<Item = usize>,
+        operations: &[Operation],
+        failures: &mut Vec<Failure>,
+    ) {
         for index in run {
             let operation = &operations[index];
             if self.batch.is_full() {
@@ -166,6 +176,8 @@ impl Kernel {
                 self.view.nexthops.forget(id);
                 Ok(())
             }
+            // Done before the batch.
+            (Key::Route { .. }, Object::OddRoutes) if *verb == Verb::Delete => Ok(()),
             (Key::Route { destination, metric }, object) => {
                 self.push_route(index, *verb, destination, metric, object)
             }
@@ -187,7 +199,7 @@ impl Kernel {
                 let message = Message::NewLink(link::create_vxlan(name, link, vxlan, parent));
                 self.batch.push(index, &message, CREATE);
             }
-            (Verb::Replace, Object::Link(link)) => {
+            (Verb::Replace | Verb::Supplant, Object::Link(link)) => {
                 let seen = self.get_link(name)?.ok_or(Error::NoSuchLink(name))?;
                 let message = Message::SetLink(link::set(&seen, link));
                 self.batch.push(index, &message, 0);
@@ -205,7 +217,9 @@ impl Kernel {
         let message = address::message(self.index_of(link)?, address);
         match verb {
             Verb::Create => self.batch.push(index, &Message::NewAddress(message), CREATE),
-            Verb::Replace => self.batch.push(index, &Message::NewAddress(message), REPLACE),
+            Verb::Replace | Verb::Supplant => {
+                self.batch.push(index, &Message::NewAddress(message), REPLACE);
+            }
             Verb::Delete => self.batch.push(index, &Message::DelAddress(message), 0),
         }
         Ok(())
@@ -242,13 +256,12 @@ impl Kernel {
         let ours = self.view.config.protocol;
         let (protocol, hop) = match (verb, object) {
             (_, Object::Route(target)) => (ours, self.hop(target)?),
-            (Verb::Delete, Object::Foreign { protocol }) => (*protocol, Hop::Any),
             _ => return Err(Error::Unsupported(Key::Route { destination, metric })),
         };
         let message = route::message(destination, metric, protocol, hop);
         match verb {
             Verb::Create => self.batch.push(index, &Message::NewRoute(message), CREATE),
-            Verb::Replace => self.batch.push(index, &Message::NewRoute(message), REPLACE),
+            Verb::Replace | Verb::Supplant => self.batch.push(index, &Message::NewRoute(message), REPLACE),
             Verb::Delete => self.batch.push(index, &Message::DelRoute(message), 0),
         }
         Ok(())
@@ -331,7 +344,7 @@ impl Kernel {
 /// Whether the error says that the kernel is as it shall be.
 fn is_success(operation: &Operation, error: &Error) -> bool {
     match operation.verb {
-        Verb::Create | Verb::Replace => false,
+        Verb::Create | Verb::Replace | Verb::Supplant => false,
         Verb::Delete => match (error, error.errno()) {
             (Error::NoSuchLink(_) | Error::NoSuchNexthop { .. }, _) => true,
             (_, Some(libc::ESRCH | libc::ENOENT | libc::EADDRNOTAVAIL | libc::ENODEV)) => true,

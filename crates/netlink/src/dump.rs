@@ -80,10 +80,12 @@ impl Kernel {
                 }
                 // A kernel that does not filter tells all routes.
                 found.retain(|(_, object)| match object {
-                    Object::Foreign { protocol: owner } => *owner == protocol,
+                    Object::OddRoutes => true,
                     Object::Route(target) => link.is_none() || target.link() == link,
                     _ => false,
                 });
+                // Several of ours under one key: none that we make.
+                join_repeated(&mut found, &Object::OddRoutes);
             }
         }
         Ok(found)
@@ -98,13 +100,7 @@ impl Kernel {
                 found,
             )?;
             // An address with several remotes comes once for each: none that we make.
-            found.dedup_by(|next, previous| {
-                let again = next.0 == previous.0;
-                if again {
-                    previous.1 = Object::Foreign { protocol: 0 };
-                }
-                again
-            });
+            join_repeated(found, &Object::Foreign { protocol: 0 });
             return Ok(());
         }
         for family in Family::ALL {
@@ -271,4 +267,15 @@ fn empty<T: Default>(error: Error) -> Result<T, Error> {
         Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::ENODEV) => Ok(T::default()),
         _ => Err(error),
     }
+}
+
+/// Makes one object of those that follow each other under one key.
+fn join_repeated(found: &mut Vec<(Key, Object)>, joined: &Object) {
+    found.dedup_by(|next, previous| {
+        let again = next.0 == previous.0;
+        if again {
+            previous.1 = joined.clone();
+        }
+        again
+    });
 }

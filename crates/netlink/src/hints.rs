@@ -1,6 +1,6 @@
 //! What a notification means.
 
-use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
+use netlink_packet_core::{NLM_F_REPLACE, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP};
 use routelet_model::{IfName, Key, Kind, Object};
 
 use crate::Error;
@@ -26,6 +26,8 @@ pub enum Hint {
     /// The object is now so. Routes of other protocols in the main table come as [`Object::Foreign`]: the receiver
     /// knows whether they stand where one of ours should.
     Seen(Key, Object),
+    /// A route is new. If there was one under its key, it is still there: the kernel lets several stand side by side.
+    Added(Key, Object),
     /// The object is gone.
     Gone(Key),
     /// A route of another protocol is gone. One of ours may stand beside it.
@@ -59,8 +61,11 @@ pub(crate) fn read(
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
             let route = view.read(Kind::Route, frame.payload)?;
             hints.extend(route.map(|(key, object)| match object {
-                object if frame.kind == libc::RTM_NEWROUTE => Hint::Seen(key, object),
-                Object::Foreign { protocol } if protocol != view.config.protocol => Hint::OthersGone(key),
+                object if frame.kind == libc::RTM_NEWROUTE && frame.flags & NLM_F_REPLACE != 0 => {
+                    Hint::Seen(key, object)
+                }
+                object if frame.kind == libc::RTM_NEWROUTE => Hint::Added(key, object),
+                Object::Foreign { .. } => Hint::OthersGone(key),
                 _ => Hint::Gone(key),
             }));
             Ok(())

@@ -29,6 +29,7 @@ mod nexthop;
 mod nfnl;
 mod nft;
 mod onlink;
+mod rivals;
 mod route;
 pub mod setup;
 mod socket;

@@ -34,8 +34,6 @@ pub(crate) enum Hop {
     Gateway(u32, IpAddr),
     /// None: packets are dropped.
     Blackhole,
-    /// None told, in a deletion: whichever it has.
-    Any,
 }
 
 /// Names a route, to make, replace or delete it.
@@ -46,12 +44,10 @@ pub(crate) fn message(destination: IpNet, metric: u32, protocol: u8, hop: Hop) -
     header.destination_prefix_length = destination.prefix_len();
     header.kind = match hop {
         Hop::Blackhole => RouteType::BlackHole,
-        Hop::Any => RouteType::Unspec,
         Hop::Link(_) | Hop::Nexthop(_) | Hop::Gateway(..) => RouteType::Unicast,
     };
     header.scope = match hop {
         Hop::Link(_) => RouteScope::Link,
-        Hop::Any => RouteScope::NoWhere,
         Hop::Nexthop(_) | Hop::Gateway(..) | Hop::Blackhole => RouteScope::Universe,
     };
     let attributes = &mut message.attributes;
@@ -70,7 +66,7 @@ pub(crate) fn message(destination: IpNet, metric: u32, protocol: u8, hop: Hop) -
             attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
             attributes.push(RouteAttribute::Oif(index));
         }
-        Hop::Blackhole | Hop::Any => {}
+        Hop::Blackhole => {}
     }
     message
 }
@@ -153,6 +149,10 @@ pub(crate) fn read(
         }
         _ => None,
     };
-    let object = target.map_or(Object::Foreign { protocol: owner }, Object::Route);
+    let object = match target {
+        Some(target) => Object::Route(target),
+        None if owner == protocol => Object::OddRoutes,
+        None => Object::Foreign { protocol: owner },
+    };
     Ok(Some((Key::Route { destination, metric }, object)))
 }

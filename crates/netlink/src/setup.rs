@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
@@ -215,6 +215,20 @@ impl Setup {
         self.socket.request(
             &RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_REPLACE,
+        )
+    }
+
+    /// Adds a route beside those that there are with this destination and metric: before them (IPv4), or behind.
+    pub fn add_route_beside(&mut self, route: RouteSpec, before: bool) -> Result<(), Error> {
+        let message = self.route(route)?;
+        let flags = if before {
+            NLM_F_CREATE
+        } else {
+            NLM_F_CREATE | NLM_F_APPEND
+        };
+        there_is_fine(
+            self.socket
+                .request(&RouteNetlinkMessage::NewRoute(message), flags),
         )
     }
 

@@ -62,7 +62,9 @@ fn our_own_writes_are_not_told_and_those_of_others_are() {
         all(&mut kernel, Verb::Create, &ours);
         let told = hints(&mut kernel);
         let about_ours = |hint: &&Hint| match hint {
-            Hint::Seen(key, _) | Hint::Gone(key) => ours.iter().any(|(ours, _)| ours == key),
+            Hint::Seen(key, _) | Hint::Added(key, _) | Hint::Gone(key) => {
+                ours.iter().any(|(ours, _)| ours == key)
+            }
             _ => false,
         };
         assert_eq!(told.iter().find(about_ours), None);
@@ -71,7 +73,7 @@ fn our_own_writes_are_not_told_and_those_of_others_are() {
         all(&mut other, Verb::Delete, std::slice::from_ref(&route));
         assert!(hints(&mut kernel).contains(&Hint::Gone(route.0)));
         all(&mut other, Verb::Create, std::slice::from_ref(&route));
-        assert!(hints(&mut kernel).contains(&Hint::Seen(route.0, route.1)));
+        assert!(hints(&mut kernel).contains(&Hint::Added(route.0, route.1)));
     });
 }
 
@@ -103,7 +105,11 @@ fn deletion_and_return_of_each_kind_are_told() {
             all(&mut other, Verb::Delete, object);
             expect(&mut kernel, &Hint::Gone(key));
             all(&mut other, Verb::Create, object);
-            expect(&mut kernel, &Hint::Seen(key, state));
+            let told = match key.kind() {
+                Kind::Route => Hint::Added(key, state),
+                _ => Hint::Seen(key, state),
+            };
+            expect(&mut kernel, &told);
             all(&mut other, Verb::Create, &users);
         }
     });
@@ -280,7 +286,7 @@ fn an_overrun_is_told_once() {
             .add_route(RouteSpec::to_link(net("10.0.1.0/24"), POD).protocol(4))
             .unwrap();
         let told = hints(&mut kernel);
-        assert!(matches!(told.as_slice(), [Hint::Seen(..)]), "{told:?}");
+        assert!(matches!(told.as_slice(), [Hint::Added(..)]), "{told:?}");
     });
 }
 

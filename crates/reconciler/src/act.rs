@@ -152,6 +152,9 @@ impl<K: Kernel> Reconciler<K> {
                 }
             }
             (_, None) => Plan::Write(Verb::Create),
+            (Object::Route(_), Some(Object::Foreign { .. } | Object::OddRoutes)) => {
+                Plan::Write(Verb::Supplant)
+            }
             (_, Some(_)) => Plan::Write(Verb::Replace),
         }
     }
@@ -306,11 +309,14 @@ impl<K: Kernel> Reconciler<K> {
                 .errors
                 .push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
             self.take_back(operation, previous[failure.index].take());
-            let is_new_route = operation.verb == Verb::Create && operation.key.kind() == Kind::Route;
-            if is_new_route && failure.error.is_already_exists() {
-                blocked.insert(operation.key);
-            } else {
-                self.note_failure(operation.key, &failure.error, now);
+            let stands_there = operation.key.kind() == Kind::Route && failure.error.is_already_exists();
+            match operation.verb {
+                Verb::Create if stands_there => _ = blocked.insert(operation.key),
+                // Ours is there, hidden by another one before it.
+                Verb::Replace if stands_there => self.table.edit(operation.key, |slot| {
+                    slot.actual = Some(Object::OddRoutes);
+                }),
+                _ => self.note_failure(operation.key, &failure.error, now),
             }
         }
         if !blocked.is_empty() {

@@ -24,6 +24,10 @@ impl<K: Kernel> Reconciler<K> {
                         _ => self.see(key, object),
                     }
                 }
+                Hint::Added(key, object) => {
+                    self.forget_with_gone(Some(Cause::Deleted));
+                    self.see_added(key, object);
+                }
                 Hint::Gone(key) => {
                     match key {
                         // The kernel takes the routes through it away and does not tell of them.
@@ -69,6 +73,22 @@ impl<K: Kernel> Reconciler<K> {
         self.wake(&key);
     }
 
+    /// The kernel says that there is a route, beside the one under its key if there was one.
+    fn see_added(&mut self, key: Key, object: Object) {
+        let slot = self.table.get(&key);
+        let is_there = slot.is_some_and(|slot| slot.actual.as_ref().is_some_and(|there| *there != object));
+        let wanted = slot.and_then(|slot| slot.wanted.as_ref());
+        let serves = wanted.is_some_and(|wanted| wanted.satisfied_by(&object));
+        match object {
+            // Where someone else's does as well, it is no matter which of them is the first.
+            Object::Foreign { .. } if is_there && serves => {}
+            Object::Foreign { .. } => self.see(key, object),
+            // A second one of ours, or one where nothing was known of others.
+            _ if is_there || (wanted.is_some() && !serves) => self.see(key, Object::OddRoutes),
+            _ => self.see(key, object),
+        }
+    }
+
     /// The kernel says that an object is gone.
     fn lose(&mut self, key: Key) {
         if self.table.actual(&key).is_none() {
@@ -80,9 +100,7 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The kernel says that someone else's route is gone: ours can be made, unless yet another stands there.
     fn lose_others(&mut self, key: Key) {
-        if let Some(Object::Foreign { protocol }) = self.table.actual(&key)
-            && *protocol != self.ownership.protocol
-        {
+        if let Some(Object::Foreign { .. }) = self.table.actual(&key) {
             self.table.edit(key, |slot| slot.actual = None);
             self.table.queue(key);
         }

@@ -21,6 +21,9 @@ pub trait Kernel {
         visit: &mut dyn FnMut(Key, Object),
     ) -> Result<(), Error>;
 
+    /// Visits the routes that are not ours.
+    fn dump_others(&mut self, visit: &mut dyn FnMut(Key, Object)) -> Result<(), Error>;
+
     /// The value of a setting; `None` where its link is not there.
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error>;
 
@@ -47,6 +50,10 @@ impl Kernel for routelet_netlink::Kernel {
         visit: &mut dyn FnMut(Key, Object),
     ) -> Result<(), Error> {
         self.dump(kind, link, visit)
+    }
+
+    fn dump_others(&mut self, visit: &mut dyn FnMut(Key, Object)) -> Result<(), Error> {
+        self.dump_others(visit)
     }
 
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {

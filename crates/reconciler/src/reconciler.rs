@@ -46,6 +46,8 @@ pub struct Reconciler<K> {
     pub(crate) second_look: Option<(Instant, BTreeSet<IfName>)>,
     /// Links and nexthops that are gone, and with them, silently, what used them.
     pub(crate) gone: FxHashSet<Key>,
+    /// Whether someone else's routes may stand before ours unheard of, which no dump of ours shows.
+    pub(crate) others_unknown: bool,
     /// Whether notifications were lost since the last full comparison.
     pub(crate) lost: bool,
     /// Whether the host's own links or addresses have changed since they were last read.
@@ -91,6 +93,7 @@ impl<K: Kernel> Reconciler<K> {
             suspects: BTreeSet::new(),
             second_look: None,
             gone: FxHashSet::default(),
+            others_unknown: true,
             lost: false,
             host_changed: true,
             host_again_at: None,
@@ -108,6 +111,7 @@ impl<K: Kernel> Reconciler<K> {
     pub fn want(&mut self, key: Key, object: Option<Object>) {
         self.backoff.clear(&key);
         self.table.edit(key, |slot| {
+            let was_wanted = slot.wanted.is_some();
             slot.withdrawn = match (&object, &slot.wanted) {
                 (None, Some(before)) => pod_route_link(&key, before),
                 (None, None) => slot.withdrawn,
@@ -115,12 +119,16 @@ impl<K: Kernel> Reconciler<K> {
             };
             slot.wanted = object;
             slot.drift = None;
-            // Another's route is no concern where none is wanted.
-            if let (None, Some(Object::Foreign { protocol }), Key::Route { .. }) =
-                (&slot.wanted, &slot.actual, &key)
-                && *protocol != self.ownership.protocol
-            {
-                slot.actual = None;
+            match (&slot.wanted, &slot.actual, &key) {
+                // Another's route is no concern where none is wanted.
+                (None, Some(Object::Foreign { .. }), Key::Route { .. }) => slot.actual = None,
+                // As long as none was wanted, no one looked whether another's stands there too.
+                (Some(wanted), Some(actual @ Object::Route(_)), _)
+                    if !was_wanted && !wanted.satisfied_by(actual) =>
+                {
+                    slot.actual = Some(Object::OddRoutes);
+                }
+                _ => {}
             }
         });
         // An object that is neither wanted nor there leaves no slot behind.
@@ -203,6 +211,10 @@ impl<K: Kernel> Reconciler<K> {
         }
         if self.resync_at.is_some_and(|at| at <= now) {
             self.resync_all(now);
+        }
+        // Once all that is wanted is known, at the latest.
+        if self.others_unknown && self.may_remove && self.resync_at.is_none() {
+            self.read_others(now);
         }
         self.forget_with_gone(Some(Cause::Deleted));
         // Links come first and alone: what is on them depends on what became of them.

@@ -64,7 +64,7 @@ pub struct Repaired {
 
 /// Numbers of operations by kind and verb.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OperationCounts([[u64; 3]; KINDS]);
+pub struct OperationCounts([[u64; 4]; KINDS]);
 
 impl OperationCounts {
     /// The number for one kind and verb.

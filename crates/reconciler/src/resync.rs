@@ -32,7 +32,9 @@ impl<K: Kernel> Reconciler<K> {
     pub(crate) fn resync_all(&mut self, now: Instant) {
         let started = Instant::now();
         self.suspects.clear();
-        self.host_changed |= std::mem::take(&mut self.lost);
+        let lost = std::mem::take(&mut self.lost);
+        self.host_changed |= lost;
+        self.others_unknown |= lost;
         if let Err((kind, error)) = self.read_everything(now) {
             return self.reread_later(kind, &error, now);
         }
@@ -61,11 +63,11 @@ impl<K: Kernel> Reconciler<K> {
             self.read(kind, None).map_err(|error| (kind, error))?;
         }
         self.nft_touched = false;
-        let (generation, ours) = (self.generation, self.ownership.protocol);
+        let generation = self.generation;
         self.table
             .forget_actual(Some(Cause::Deleted), |key, slot, actual| {
                 // Someone else's routes are in no dump of ours.
-                let others = matches!(actual, Object::Foreign { protocol } if *protocol != ours);
+                let others = matches!(actual, Object::Foreign { .. });
                 slot.seen != generation
                     && kinds.clone().any(|kind| kind == key.kind())
                     && !(others && key.kind() == Kind::Route)
@@ -107,6 +109,22 @@ impl<K: Kernel> Reconciler<K> {
                     && lies_on(key, actual).is_some_and(|link| links.contains(&link))
             });
         self.read_sysctls(|link| link.is_some_and(|link| links.contains(&link)));
+    }
+
+    /// Looks for routes of someone else's that stand under the keys of ours. At a start and after lost notifications;
+    /// else the kernel tells of each.
+    pub(crate) fn read_others(&mut self, now: Instant) {
+        let Self { kernel, table, .. } = self;
+        let read = kernel.dump_others(&mut |key, object| {
+            let wanted = table.get(&key).and_then(|slot| slot.wanted.as_ref());
+            if wanted.is_some_and(|wanted| !wanted.satisfied_by(&object)) {
+                table.edit(key, |slot| slot.actual = Some(object));
+            }
+        });
+        match read {
+            Ok(()) => self.others_unknown = false,
+            Err(error) => self.reread_later(Kind::Route, &error, now),
+        }
     }
 
     /// Plans a full comparison after a read that failed.
@@ -183,8 +201,14 @@ impl<K: Kernel> Reconciler<K> {
 
 /// Puts an object that a dump shows, and that is not as the table has it, into the table.
 fn note(table: &mut Table, ownership: &Ownership, key: Key, object: Object, generation: u32) {
-    if table.get(&key).is_none() && !ownership.owns(&key, &object) {
-        return;
+    match table.get(&key).map(|slot| (slot, &slot.actual)) {
+        None if !ownership.owns(&key, &object) => return,
+        // Someone else's stands before it, of which no dump of ours tells.
+        Some((slot, Some(Object::Foreign { .. }))) if key.kind() == Kind::Route && !slot.in_sync() => {
+            table.settle(&key, |slot| slot.seen = generation);
+            return table.queue(key);
+        }
+        _ => {}
     }
     note_slot(table, key, Some(object));
     table.settle(&key, |slot| slot.seen = generation);

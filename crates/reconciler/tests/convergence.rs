@@ -256,6 +256,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         6 => ours.prop_map(|(key, _)| Meddle::Delete(By::Twin, key)),
         4 => foreign.clone().prop_map(|(key, object)| Meddle::Write(By::Foreign, key, object)),
         1 => foreign.prop_map(|(key, _)| Meddle::Delete(By::Foreign, key)),
+        3 => (route(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|((key, _), twin, before, blackhole)| {
+            let by = if twin { By::Twin } else { By::Foreign };
+            Meddle::Beside { by, before, key, blackhole }
+        }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
         2 => setting(),
         1 => prop_oneof![Just(1400u32), Just(1500)].prop_map(Meddle::UnderlayMtu),

@@ -44,7 +44,7 @@ fn tally(reports: &[Report]) -> (BTreeMap<(Kind, &'static str), u64>, usize) {
             .sum();
         let verb = match verb {
             Verb::Create => "create",
-            Verb::Replace => "replace",
+            Verb::Replace | Verb::Supplant => "replace",
             Verb::Delete => "delete",
         };
         if count > 0 {
@@ -386,5 +386,41 @@ fn both_families_of_pods_over_an_underlay_of_one() {
                 "{family}"
             );
         }
+    });
+}
+
+/// `ip route prepend` and `append`: the first route hides the others, and a replacement hits one of them.
+#[test]
+fn routes_that_someone_puts_beside_ours_go_at_once() {
+    in_netns(|| {
+        let mut node = Node::new();
+        let mut agent = with_peer_and_pod(&mut node);
+        for destination in ["10.0.1.0/24", "10.0.0.5/32", "fd00:1::/64", "fd00:0::5/128"] {
+            for before in [true, false] {
+                for (by, blackhole) in [
+                    (By::Twin, true),
+                    (By::Twin, false),
+                    (By::Foreign, true),
+                    (By::Foreign, false),
+                ] {
+                    let key = Key::route(net(destination));
+                    node.meddle(&Meddle::Beside {
+                        by,
+                        before,
+                        key,
+                        blackhole,
+                    });
+                    agent.settle();
+                    assert_eq!(
+                        agent.faults(|_| false),
+                        [""; 0],
+                        "{key} before: {before} {by:?} {blackhole}"
+                    );
+                }
+            }
+        }
+        agent.take_operations();
+        agent.audit();
+        assert_eq!(agent.take_operations(), 0);
     });
 }

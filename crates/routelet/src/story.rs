@@ -106,6 +106,7 @@ impl Story {
                 for (verb, name) in [
                     (Verb::Create, "create"),
                     (Verb::Replace, "replace"),
+                    (Verb::Supplant, "replace"),
                     (Verb::Delete, "delete"),
                 ] {
                     let count = report.operations.get(kind, verb);

@@ -95,6 +95,16 @@ impl Kernel for FakeKernel {
         }
     }
 
+    fn dump_others(&mut self, visit: &mut dyn FnMut(Key, Object)) -> Result<(), Error> {
+        for (key, object) in &self.0.borrow().objects {
+            if matches!((key, object), (Key::Route { .. }, Object::Foreign { protocol }) if *protocol != PROTOCOL)
+            {
+                visit(*key, object.clone());
+            }
+        }
+        Ok(())
+    }
+
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         let state = self.0.borrow();
         if sysctl

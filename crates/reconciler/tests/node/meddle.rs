@@ -3,10 +3,10 @@
 use routelet_model::{
     Family, HOST_VETH_MAC, Key, Kind, Link, LinkKind, MacAddr, Object, Sysctl, Vxlan, vtep_mac,
 };
-use routelet_netlink::setup::VethEnd;
+use routelet_netlink::setup::{RouteSpec, VethEnd};
 use routelet_netlink::{Kernel, Operation, Verb};
 
-use super::{Node, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, veth};
+use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, veth};
 
 /// Someone's deed. One that the kernel refuses, as there is nothing to do it to, is none.
 #[derive(Debug, Clone)]
@@ -27,6 +27,13 @@ pub(crate) enum Meddle {
     DeleteVeth(u8),
     /// Makes an object or gives it another state.
     Write(By, Key, Object),
+    /// Puts a route beside what is there under the key, before it or behind: to the underlay's link, or a blackhole.
+    Beside {
+        by: By,
+        before: bool,
+        key: Key,
+        blackhole: bool,
+    },
     /// Deletes what is there under the key.
     Delete(By, Key),
     /// Makes a second nexthop, as ours is, for a gateway that may have one.
@@ -112,6 +119,27 @@ impl Node {
                     object: object.clone(),
                 };
                 self.by(*by, &[write]);
+            }
+            Meddle::Beside {
+                by,
+                before,
+                key,
+                blackhole,
+            } => {
+                let Key::Route { destination, metric } = *key else {
+                    return;
+                };
+                let route = if *blackhole {
+                    RouteSpec::blackhole(destination)
+                } else {
+                    RouteSpec::to_link(destination, UNDERLAY)
+                };
+                let protocol = match by {
+                    By::Twin => OURS,
+                    By::Foreign => FOREIGN,
+                };
+                let route = route.metric(metric).protocol(protocol);
+                let _ = self.setup.add_route_beside(route, *before);
             }
             Meddle::Delete(by, key) => self.delete(*by, key),
             Meddle::SecondNexthop(key) => self.make_second_nexthop(*key),

@@ -90,7 +90,7 @@ fn a_route_of_the_cni_plugin_is_neither_removed_nor_rewritten() {
     let heard = listener.heard();
     let touched = heard
         .iter()
-        .filter(|hint| matches!(hint, Hint::Seen(k, _) | Hint::Gone(k) if *k == key));
+        .filter(|hint| matches!(hint, Hint::Seen(k, _) | Hint::Added(k, _) | Hint::Gone(k) if *k == key));
     assert_eq!(
         touched.collect::<Vec<_>>(),
         Vec::<&Hint>::new(),

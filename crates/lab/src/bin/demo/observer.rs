@@ -98,7 +98,7 @@ impl Observer {
         let mut missing = expected.clone();
         self.time(work, |hint| {
             match hint {
-                Hint::Seen(key, object) => {
+                Hint::Seen(key, object) | Hint::Added(key, object) => {
                     if expected.get(key) == Some(&comparable(object.clone())) {
                         missing.remove(key);
                     }
@@ -138,6 +138,7 @@ impl Observer {
                 Hint::Gone(key) => _ = left.remove(key),
                 Hint::LinkGone(link) => left.retain(|key, object| !depends_on(*link, key, object)),
                 Hint::Seen(..)
+                | Hint::Added(..)
                 | Hint::OthersGone(_)
                 | Hint::NftTouched
                 | Hint::HostChanged
