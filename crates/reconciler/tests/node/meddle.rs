@@ -84,8 +84,8 @@ impl Node {
                     let end = VethEnd {
                         name: veth.as_str(),
                         mac: Some(mac),
-                        mtu: None,
                         up: *right,
+                        ..VethEnd::default()
                     };
                     add_veth(&mut self.setup, end);
                 }
