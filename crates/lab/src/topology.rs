@@ -241,12 +241,13 @@ impl Node {
             mac: Some(HOST_VETH_MAC),
             mtu,
             up: true,
+            ..VethEnd::default()
         };
         let far = VethEnd {
             name: ETH0,
-            mac: None,
             mtu,
             up: true,
+            ..VethEnd::default()
         };
         let mut host = self.setup()?;
         host.add_veth(near, far, &netns)

@@ -17,6 +17,7 @@ mod host;
 pub mod inspect;
 mod kernel;
 mod link;
+mod link_state;
 mod links;
 mod monitor;
 mod neighbour;
@@ -26,7 +27,8 @@ mod onlink;
 mod route;
 pub mod setup;
 mod socket;
-mod sysctl;
+pub mod sysctl;
+mod veth;
 mod view;
 
 pub use apply::{Failure, Operation, Verb};

@@ -4,14 +4,13 @@
 //! Links go by name. An address or route that is there already, or gone already, is no error.
 
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -20,48 +19,17 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use routelet_model::{IfName, Key, Link, LinkKind, MacAddr};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkUnspec};
 
-use crate::attributes::Attributes;
-use crate::frame::read_u32;
 use crate::link::create_vxlan;
+pub use crate::link_state::LinkState;
+pub use crate::veth::VethEnd;
 use crate::{Error, Netns, Socket};
 
 /// Sets up links, addresses and routes in the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Setup {
-    socket: Socket,
-}
-
-/// One end of a veth pair that is to be made.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct VethEnd<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its MAC address; the kernel picks one where there is none.
-    pub mac: Option<MacAddr>,
-    /// Its MTU in bytes; 1500 where there is none.
-    pub mtu: Option<u32>,
-    /// Whether it is set up at once.
-    pub up: bool,
-}
-
-/// What a link is like at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkState {
-    /// Its interface index.
-    pub index: u32,
-    /// Its MAC address, where it has one.
-    pub mac: Option<MacAddr>,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Whether it is administratively up.
-    pub up: bool,
-    /// Whether it carries packets (IFF_RUNNING). A link that comes up gets there in its own time: only then does the
-    /// kernel give it a queue, and a bridge forward to it.
-    pub running: bool,
-    /// Interface index of the bridge that it is a port of.
-    pub master: Option<u32>,
+    pub(crate) socket: Socket,
 }
 
 /// A route in the main table.
@@ -138,39 +106,6 @@ impl Setup {
         netns.run(Self::open)?
     }
 
-    /// The link of this name, or `None`.
-    pub fn link(&mut self, name: &str) -> Result<Option<LinkState>, Error> {
-        let message = LinkUnspec::new_with_name(name).build();
-        match self
-            .socket
-            .get(&RouteNetlinkMessage::GetLink(message), decode_link)
-        {
-            Ok(link) => Ok(Some(link)),
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes a veth pair: `near` in this namespace, `far` in another.
-    pub fn add_veth(&mut self, near: VethEnd, far: VethEnd, far_netns: &Netns) -> Result<(), Error> {
-        let fd = far_netns.fd().as_raw_fd();
-        let peer = end(LinkUnspec::new_with_name(far.name), far)
-            .setns_by_fd(fd)
-            .build();
-        let mut pair = end(LinkVeth::new(near.name, far.name), near);
-        if near.up {
-            pair = pair.up();
-        }
-        let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
-        self.socket
-            .request(&RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL)?;
-        if far.up {
-            // Not with the pair: the kernel makes the far end first, and one alone cannot be up (ENOTCONN).
-            Self::open_in(far_netns)?.set_up(far.name)?;
-        }
-        Ok(())
-    }
-
     /// Makes a bridge, up.
     pub fn add_bridge(&mut self, name: &str) -> Result<(), Error> {
         let bridge = LinkBridge::new(name).build();
@@ -218,6 +153,13 @@ impl Setup {
         self.change(LinkUnspec::new_with_name(link).address(mac.0.to_vec()).build())
     }
 
+    /// Notes a text on a link (IFLA_IFALIAS, at most 255 bytes), which the kernel keeps and shows.
+    pub fn set_alias(&mut self, link: &str, alias: &str) -> Result<(), Error> {
+        let mut message = LinkUnspec::new_with_name(link).build();
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.change(message)
+    }
+
     /// Gives a link another name. Kernels before 6.2 want it down for that.
     pub fn rename(&mut self, link: &str, name: &str) -> Result<(), Error> {
         let index = self.index(link)?;
@@ -227,6 +169,12 @@ impl Setup {
     /// Deletes a link, and with a veth its other end.
     pub fn delete_link(&mut self, link: &str) -> Result<(), Error> {
         let message = LinkUnspec::new_with_name(link).build();
+        gone_is_fine(self.socket.request(&RouteNetlinkMessage::DelLink(message), 0))
+    }
+
+    /// Deletes this very link, by its index: another may have its name by now.
+    pub fn delete(&mut self, link: &LinkState) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(link.index).build();
         gone_is_fine(self.socket.request(&RouteNetlinkMessage::DelLink(message), 0))
     }
 
@@ -273,8 +221,23 @@ impl Setup {
 
     /// Sets a permanent neighbour entry.
     pub fn replace_neighbour(&mut self, link: &str, address: IpAddr, mac: MacAddr) -> Result<(), Error> {
+        self.put_neighbour(link, address, mac, NeighbourState::Permanent)
+    }
+
+    /// Sets a neighbour entry as if it had been learnt: used at once, and looked after by the kernel from then on.
+    pub fn seed_neighbour(&mut self, link: &str, address: IpAddr, mac: MacAddr) -> Result<(), Error> {
+        self.put_neighbour(link, address, mac, NeighbourState::Stale)
+    }
+
+    fn put_neighbour(
+        &mut self,
+        link: &str,
+        address: IpAddr,
+        mac: MacAddr,
+        state: NeighbourState,
+    ) -> Result<(), Error> {
         let mut message = self.neighbour(link, address)?;
-        message.header.state = NeighbourState::Permanent;
+        message.header.state = state;
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
@@ -393,16 +356,6 @@ impl Setup {
     }
 }
 
-fn end<T>(mut builder: LinkMessageBuilder<T>, end: VethEnd) -> LinkMessageBuilder<T> {
-    if let Some(mac) = end.mac {
-        builder = builder.address(mac.0.to_vec());
-    }
-    if let Some(mtu) = end.mtu {
-        builder = builder.mtu(mtu);
-    }
-    builder
-}
-
 fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() {
         AddressFamily::Inet
@@ -429,32 +382,6 @@ fn route_to(destination: IpNet) -> RouteMessage {
             destination.network(),
         )));
     message
-}
-
-/// `struct ifinfomsg` of linux/rtnetlink.h and the attributes of linux/if_link.h.
-fn decode_link(payload: &[u8]) -> Result<LinkState, Error> {
-    const HEADER: usize = 16;
-    let field = |at| read_u32(payload, at).ok_or(Error::Decode("a link message shorter than its header"));
-    let flags = field(8)?;
-    let has = |flag: i32| flags & flag.cast_unsigned() != 0;
-    let mut link = LinkState {
-        index: field(4)?,
-        mac: None,
-        mtu: 0,
-        up: has(libc::IFF_UP),
-        running: has(libc::IFF_RUNNING),
-        master: None,
-    };
-    for attribute in Attributes::after(payload, HEADER)? {
-        let attribute = attribute?;
-        match attribute.kind {
-            libc::IFLA_ADDRESS => link.mac = attribute.mac(),
-            libc::IFLA_MTU => link.mtu = attribute.u32()?,
-            libc::IFLA_MASTER => link.master = Some(attribute.u32()?),
-            _ => {}
-        }
-    }
-    Ok(link)
 }
 
 fn there_is_fine(result: Result<(), Error>) -> Result<(), Error> {

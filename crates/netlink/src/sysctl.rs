@@ -23,7 +23,7 @@ const NETCONFA_PROXY_NEIGH: u16 = 5;
 const ALL: u32 = -1i32 as u32;
 
 /// The present value; `None` where the link, or the family, is not there.
-pub(crate) fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
+pub fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
     let path = path(sysctl);
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse() {
@@ -36,7 +36,7 @@ pub(crate) fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
 }
 
 /// Sets a value.
-pub(crate) fn write(sysctl: Sysctl, value: u32) -> Result<(), Error> {
+pub fn write(sysctl: Sysctl, value: u32) -> Result<(), Error> {
     let path = path(sysctl);
     fs::write(&path, value.to_string()).map_err(|error| match (error.kind(), sysctl.link) {
         (ErrorKind::NotFound, Some(link)) => Error::NoSuchLink(link),

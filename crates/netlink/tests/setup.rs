@@ -26,6 +26,7 @@ fn pair() -> (Netns, Setup, Setup) {
         mac: Some(MAC),
         mtu: Some(1400),
         up: true,
+        alias: Some("whose it is"),
     };
     let b = VethEnd {
         name: "b0",
@@ -247,4 +248,46 @@ fn neighbours_and_forwarding_entries_come_and_go() {
     near.delete_fdb("vx0", mac).unwrap();
     near.delete_fdb("vx0", mac).unwrap();
     assert!(remotes().is_empty());
+}
+
+#[test]
+fn what_is_noted_on_a_link_comes_with_it() {
+    let (_near, mut near, _far) = pair();
+    let a = near.link("a0").unwrap().unwrap();
+    assert_eq!(a.alias.as_deref(), Some("whose it is"));
+    near.set_alias("a0", "another's").unwrap();
+    let links = near.links().unwrap();
+    let a = links
+        .iter()
+        .find(|link| link.name.is_some_and(|name| name.as_str() == "a0"))
+        .unwrap();
+    assert_eq!(a.alias.as_deref(), Some("another's"));
+    assert_eq!(near.link("lo").unwrap().unwrap().alias, None);
+}
+
+#[test]
+fn a_link_is_deleted_by_what_it_is_not_by_its_name() {
+    let (_near, mut near, mut far) = pair();
+    let old = near.link("a0").unwrap().unwrap();
+    near.rename("a0", "a1").unwrap();
+    near.delete(&old).unwrap();
+    assert_eq!(far.link("b0").unwrap(), None);
+    near.delete(&old).unwrap();
+}
+
+#[test]
+fn a_neighbour_as_if_it_had_been_learnt() {
+    const STALE: u16 = 4;
+    let (netns, mut near, _far) = pair();
+    near.seed_neighbour("a0", "fe80::1".parse().unwrap(), MAC)
+        .unwrap();
+    let neighbours = Inspector::open_in(&netns)
+        .unwrap()
+        .neighbours(Family::V6)
+        .unwrap();
+    let seeded = neighbours
+        .iter()
+        .find(|row| row.address.to_string() == "fe80::1")
+        .unwrap();
+    assert_eq!((seeded.mac, seeded.state), (Some(MAC), STALE));
 }
