@@ -2,7 +2,7 @@
 //!
 //! The schemes are those of Calico, whose nodes and tools thus find what they expect.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
@@ -11,6 +11,15 @@ use crate::{Family, IfName, InvalidIfName, MacAddr};
 
 /// The MAC address of the host's end of every pod's veth pair.
 pub const HOST_VETH_MAC: MacAddr = MacAddr([0xee; 6]);
+
+/// Where a pod sends everything to. IPv4: an address that the host veth's proxy ARP answers for; IPv6: the link-local
+/// address that follows from [`HOST_VETH_MAC`].
+pub fn pod_gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(169, 254, 1, 1).into(),
+        Family::V6 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee).into(),
+    }
+}
 
 /// Hexadecimal digits of the hash in a host veth's name.
 const HASH_DIGITS: usize = 11;
@@ -68,6 +77,16 @@ mod tests {
     fn vtep_macs_known_from_clusters() {
         assert_eq!(vtep_mac("node-1", Family::V4).to_string(), "66:b3:68:28:39:8e");
         assert_eq!(vtep_mac("node-1", Family::V6).to_string(), "66:24:ac:63:df:6c");
+    }
+
+    #[test]
+    fn gateway_v6_follows_from_the_host_veths_mac() {
+        let MacAddr([a, b, c, d, e, f]) = HOST_VETH_MAC;
+        let IpAddr::V6(gateway) = pod_gateway(Family::V6) else {
+            panic!("not IPv6")
+        };
+        assert_eq!(gateway.octets()[8..], [a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        assert!(gateway.is_unicast_link_local());
     }
 
     #[test]

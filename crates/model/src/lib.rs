@@ -16,10 +16,10 @@ pub use cluster::{
     ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Subject,
     Unreadable,
 };
-pub use derive::{HOST_VETH_MAC, host_veth_name, tunnel_address, vtep_mac};
+pub use derive::{HOST_VETH_MAC, host_veth_name, pod_gateway, tunnel_address, vtep_mac};
 pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};
 pub use ifname::{IfName, InvalidIfName};
 pub use mac::{InvalidMac, MacAddr};
 pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
-pub use sysctl::{Sysctl, SysctlName};
+pub use sysctl::{Sysctl, SysctlName, host_veth_sysctls};

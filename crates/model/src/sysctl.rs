@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::IfName;
+use crate::{Family, IfName};
 
 /// A setting, without the link it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,12 @@ pub enum SysctlName {
     Ipv6ProxyNdp,
     /// `net.ipv6.conf.LINK.accept_ra`.
     Ipv6AcceptRa,
+    /// `net.ipv6.conf.LINK.accept_dad`: whether a new address is probed for duplicates before it is used.
+    Ipv6AcceptDad,
+    /// `net.ipv6.conf.LINK.addr_gen_mode`: how a link-local address comes about; 0 is from the MAC address.
+    Ipv6AddrGenMode,
+    /// `net.ipv6.conf.LINK.disable_ipv6`.
+    Ipv6Disable,
 }
 
 /// A setting of the host or of one link.
@@ -63,8 +69,29 @@ impl Sysctl {
             SysctlName::Ipv6Forwarding => ("ipv6/conf", "forwarding"),
             SysctlName::Ipv6ProxyNdp => ("ipv6/conf", "proxy_ndp"),
             SysctlName::Ipv6AcceptRa => ("ipv6/conf", "accept_ra"),
+            SysctlName::Ipv6AcceptDad => ("ipv6/conf", "accept_dad"),
+            SysctlName::Ipv6AddrGenMode => ("ipv6/conf", "addr_gen_mode"),
+            SysctlName::Ipv6Disable => ("ipv6/conf", "disable_ipv6"),
         };
         format!("net/{table}/{link}/{field}")
+    }
+}
+
+/// What a host veth needs, for pod addresses of the family: that it answers for the pod's gateway, forwards, and takes
+/// no address that the pod does not have.
+pub fn host_veth_sysctls(family: Family) -> &'static [(SysctlName, u32)] {
+    match family {
+        Family::V4 => &[
+            (SysctlName::Ipv4Forwarding, 1),
+            (SysctlName::Ipv4ProxyArp, 1),
+            (SysctlName::Ipv4RpFilter, 1),
+            (SysctlName::Ipv4ProxyDelay, 0),
+        ],
+        Family::V6 => &[
+            (SysctlName::Ipv6Forwarding, 1),
+            (SysctlName::Ipv6ProxyNdp, 1),
+            (SysctlName::Ipv6AcceptRa, 0),
+        ],
     }
 }
 

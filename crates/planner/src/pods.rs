@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use routelet_model::{
-    Family, HOST_VETH_MAC, IfName, Key, Link, LinkKind, Object, Pod, PodId, RouteTarget, Sysctl, SysctlName,
-    host_prefix, host_veth_name,
+    Family, HOST_VETH_MAC, IfName, Key, Link, LinkKind, Object, Pod, PodId, RouteTarget, Sysctl, host_prefix,
+    host_veth_name, host_veth_sysctls,
 };
 use rustc_hash::FxBuildHasher;
 
@@ -215,30 +215,12 @@ fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {
     };
     wanted.object(Key::Link(veth), Object::Link(Box::new(link)));
     for address in addresses {
-        for (name, value) in sysctls(Family::of(*address)) {
+        for (name, value) in host_veth_sysctls(Family::of(*address)) {
             wanted.object(Key::Sysctl(Sysctl::link(*name, veth)), Object::Sysctl(*value));
         }
         wanted.object(
             Key::route(host_prefix(*address)),
             Object::Route(RouteTarget::Link(veth)),
         );
-    }
-}
-
-/// What a host veth needs so that it answers for the pod's gateway, forwards, and takes no address that the
-/// pod does not have.
-fn sysctls(family: Family) -> &'static [(SysctlName, u32)] {
-    match family {
-        Family::V4 => &[
-            (SysctlName::Ipv4Forwarding, 1),
-            (SysctlName::Ipv4ProxyArp, 1),
-            (SysctlName::Ipv4RpFilter, 1),
-            (SysctlName::Ipv4ProxyDelay, 0),
-        ],
-        Family::V6 => &[
-            (SysctlName::Ipv6Forwarding, 1),
-            (SysctlName::Ipv6ProxyNdp, 1),
-            (SysctlName::Ipv6AcceptRa, 0),
-        ],
     }
 }
