@@ -12,8 +12,8 @@ use crate::request::Request;
 /// Begins the alias of each veth that the plugin makes.
 const MARK: &str = "routelet";
 
-/// Longest alias, in bytes: one less than IFALIASZ of linux/if.h.
-const LONGEST: usize = 255;
+/// Longest alias, in bytes: IFALIASZ of linux/if.h allows for 255, and the closing zero that is sent counts.
+const LONGEST: usize = 254;
 
 /// One interface of one container in one network. As text, `routelet NETWORK CONTAINER IFNAME POD`, it is the alias of
 /// the host veth.
@@ -140,6 +140,11 @@ mod tests {
         assert_eq!(alias.len(), LONGEST);
         assert_eq!(alias.parse(), Ok(attachment));
         let error = self::attachment(&"a".repeat(300)).alias(None).unwrap_err();
-        assert!(error.message.contains("304 bytes"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("have 304 bytes together: the kernel's limit for an alias leaves room for 239"),
+            "{error}"
+        );
     }
 }

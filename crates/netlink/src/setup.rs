@@ -153,7 +153,7 @@ impl Setup {
         self.change(LinkUnspec::new_with_name(link).address(mac.0.to_vec()).build())
     }
 
-    /// Notes a text on a link (IFLA_IFALIAS, at most 255 bytes), which the kernel keeps and shows.
+    /// Notes a text on a link (IFLA_IFALIAS, at most 254 bytes), which the kernel keeps and shows.
     pub fn set_alias(&mut self, link: &str, alias: &str) -> Result<(), Error> {
         let mut message = LinkUnspec::new_with_name(link).build();
         message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
