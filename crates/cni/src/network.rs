@@ -123,7 +123,7 @@ impl Network {
             host: self.host_end(host)?,
             pod: self.pod_end(inside)?,
         };
-        self.introduce(host, inside, &ends)?;
+        self.wait_local(host, inside)?;
         Ok(ends)
     }
 
@@ -208,26 +208,11 @@ impl Network {
         }
     }
 
-    /// Tells IPv6 of the two ends what each would find out by asking the other. The kernel joins the group in which an
-    /// address is asked for in its own time: who asks before asks again only a second later.
-    fn introduce(&self, host: &mut Setup, inside: &mut Setup, ends: &Ends) -> Result<(), Error> {
-        let (veth, ifname) = (self.host_veth.as_str(), self.ifname.as_str());
-        let Some(pod_mac) = ends.pod.mac else {
-            return Ok(());
-        };
-        let addresses = self.addresses.iter().filter(|address| address.is_ipv6());
-        for (number, address) in addresses.enumerate() {
-            if number == 0 {
-                inside
-                    .seed_neighbour(ifname, pod_gateway(Family::V6), HOST_VETH_MAC)
-                    .map_err(Error::kernel(format!(
-                        "the gateway's neighbour entry on {ifname} in the pod"
-                    )))?;
-            }
-            host.seed_neighbour(veth, *address, pod_mac)
-                .map_err(Error::kernel(format!(
-                    "the neighbour entry of {address} on {veth}"
-                )))?;
+    /// Waits until both ends know the IPv6 addresses for theirs, and answer who asks for them.
+    fn wait_local(&self, host: &mut Setup, inside: &mut Setup) -> Result<(), Error> {
+        for address in self.addresses.iter().filter(|address| address.is_ipv6()) {
+            wait_local(inside, self.ifname.as_str(), *address)?;
+            wait_local(host, self.host_veth.as_str(), pod_gateway(Family::V6))?;
         }
         Ok(())
     }
@@ -241,28 +226,49 @@ impl Network {
     }
 }
 
-/// Waits until the link carries packets: before, the first ones would be lost. Asking is what there is to do: newer
-/// kernels finish the link's way up before they answer, for others it is a matter of a millisecond.
+/// Waits until the link carries packets: before, the first ones would be lost.
 fn wait_running(setup: &mut Setup, name: &str) -> Result<LinkState, Error> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let what = || format!("{name} carries no packets {PATIENCE:?} after it was set up: someone sets it down");
+    wait_until(what, || {
         let link = setup
             .link(name)
             .map_err(Error::kernel(format!("looking at {name}")))?;
         match link {
-            Some(link) if link.running => return Ok(link),
-            Some(_) if Instant::now() < deadline => thread::yield_now(),
-            Some(_) => {
-                let message = format!(
-                    "{name} carries no packets {PATIENCE:?} after it was set up: someone sets it down"
-                );
-                return Err(Error::new(Code::ReadBack, message));
-            }
+            Some(link) => Ok(link.running.then_some(link)),
             None => {
                 let message = format!("{name} is gone while it is being set up: someone deletes it");
-                return Err(Error::new(Code::ReadBack, message));
+                Err(Error::new(Code::ReadBack, message))
             }
         }
+    })
+}
+
+fn wait_local(setup: &mut Setup, link: &str, address: IpAddr) -> Result<(), Error> {
+    let what = || {
+        format!("{link} does not answer for {address} {PATIENCE:?} after it was given: someone takes it away")
+    };
+    wait_until(what, || {
+        let is_local = setup.is_local(link, address);
+        Ok(is_local
+            .map_err(Error::kernel(format!("looking for {address} on {link}")))?
+            .then_some(()))
+    })
+}
+
+/// Asks the kernel until it is so far. It is at work meanwhile, and needs a millisecond or none.
+fn wait_until<T>(
+    what: impl Fn() -> String,
+    mut attempt: impl FnMut() -> Result<Option<T>, Error>,
+) -> Result<T, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt()? {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(Code::ReadBack, what()));
+        }
+        thread::yield_now();
     }
 }
 

@@ -219,25 +219,30 @@ impl Setup {
         gone_is_fine(self.socket.request(&RouteNetlinkMessage::DelRoute(message), 0))
     }
 
+    /// Whether packets to `address` that come in on a link are for this host. For an address that has just been given
+    /// they are not at once: with IPv6, the kernel makes its local route, and joins the group in which neighbours ask
+    /// for it, in its own time.
+    pub fn is_local(&mut self, link: &str, address: IpAddr) -> Result<bool, Error> {
+        let mut message = route_to(IpNet::from(address));
+        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        message.attributes.push(RouteAttribute::Oif(self.index(link)?));
+        let kind = |payload: &[u8]| {
+            payload
+                .get(7)
+                .copied()
+                .ok_or(Error::Decode("a route message shorter than its header"))
+        };
+        match self.socket.get(&RouteNetlinkMessage::GetRoute(message), kind) {
+            Ok(kind) => Ok(kind == libc::RTN_LOCAL),
+            Err(error) if matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets a permanent neighbour entry.
     pub fn replace_neighbour(&mut self, link: &str, address: IpAddr, mac: MacAddr) -> Result<(), Error> {
-        self.put_neighbour(link, address, mac, NeighbourState::Permanent)
-    }
-
-    /// Sets a neighbour entry as if it had been learnt: used at once, and looked after by the kernel from then on.
-    pub fn seed_neighbour(&mut self, link: &str, address: IpAddr, mac: MacAddr) -> Result<(), Error> {
-        self.put_neighbour(link, address, mac, NeighbourState::Stale)
-    }
-
-    fn put_neighbour(
-        &mut self,
-        link: &str,
-        address: IpAddr,
-        mac: MacAddr,
-        state: NeighbourState,
-    ) -> Result<(), Error> {
         let mut message = self.neighbour(link, address)?;
-        message.header.state = state;
+        message.header.state = NeighbourState::Permanent;
         message
             .attributes
             .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));

@@ -5,6 +5,8 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
+use std::time::{Duration, Instant};
+
 use ipnet::IpNet;
 use routelet_model::{Family, Link, LinkKind, MacAddr, Vxlan};
 use routelet_netlink::Netns;
@@ -276,18 +278,19 @@ fn a_link_is_deleted_by_what_it_is_not_by_its_name() {
 }
 
 #[test]
-fn a_neighbour_as_if_it_had_been_learnt() {
-    const STALE: u16 = 4;
-    let (netns, mut near, _far) = pair();
-    near.seed_neighbour("a0", "fe80::1".parse().unwrap(), MAC)
-        .unwrap();
-    let neighbours = Inspector::open_in(&netns)
-        .unwrap()
-        .neighbours(Family::V6)
-        .unwrap();
-    let seeded = neighbours
-        .iter()
-        .find(|row| row.address.to_string() == "fe80::1")
-        .unwrap();
-    assert_eq!((seeded.mac, seeded.state), (Some(MAC), STALE));
+fn an_address_is_local_where_it_is_and_soon_after_it_has_come() {
+    let (_near, mut near, mut far) = pair();
+    far.set_up("b0").unwrap();
+    for address in ["10.244.1.2/32", "fd00::2/128", "fe80::2/64"] {
+        let address = net(address);
+        assert!(!near.is_local("a0", address.addr()).unwrap(), "{address}");
+        near.add_address("a0", address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !near.is_local("a0", address.addr()).unwrap() {
+            assert!(Instant::now() < deadline, "{address}");
+            std::thread::yield_now();
+        }
+        near.delete_address("a0", address).unwrap();
+        assert!(!near.is_local("a0", address.addr()).unwrap(), "{address}");
+    }
 }

@@ -1,14 +1,13 @@
 //! What an ADD brings about: the network of a pod, in the pod and on the host.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use routelet_lab::{KernelView, Ping};
 use routelet_model::{
     Family, HOST_VETH_MAC, IfName, Key, Kind, Object, RouteTarget, Sysctl, SysctlName, host_prefix,
     host_veth_name, host_veth_sysctls, pod_gateway,
 };
-use routelet_netlink::{Config, Kernel, Setup, sysctl};
+use routelet_netlink::{Config, Kernel, Netns, Setup, sysctl};
 use serde_json::json;
 
 use crate::runtime::{MTU, Runtime, Sandbox, runtime};
@@ -16,7 +15,7 @@ use crate::runtime::{MTU, Runtime, Sandbox, runtime};
 const V4: &str = "10.244.1.0/24";
 const V6: &str = "fd00:244:1::/64";
 
-fn read(netns: &routelet_netlink::Netns, name: SysctlName, link: IfName) -> Option<u32> {
+fn read(netns: &Netns, name: SysctlName, link: IfName) -> Option<u32> {
     netns
         .run(|| sysctl::read(Sysctl::link(name, link)).unwrap())
         .unwrap()
@@ -81,7 +80,18 @@ fn of_each_family_and_of_both() {
     }
 }
 
-/// The first packet counts: nothing is to be waited for after an ADD.
+/// How often a link's neighbours have been asked for with IPv6.
+fn solicitations(netns: &Netns, link: &str) -> u64 {
+    let path = format!("/proc/thread-self/net/dev_snmp6/{link}");
+    let counters = netns.run(|| std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut values = counters
+        .lines()
+        .filter_map(|line| line.strip_prefix("Icmp6OutNeighborSolicits"));
+    values.next().unwrap().trim().parse().unwrap()
+}
+
+/// Nothing is to be waited for after an ADD: the first packet gets through, and the first question for a neighbour is
+/// answered.
 #[test]
 fn works_with_the_first_packet() {
     let runtime = runtime!(V4, V6);
@@ -90,20 +100,28 @@ fn works_with_the_first_packet() {
         .node
         .run(|| forward.map(|name| sysctl::write(Sysctl::host(name), 1).unwrap()))
         .unwrap();
-    for number in 0..10 {
+    for number in 0..20 {
         let pod = runtime.pod(&format!("web-{number}"));
         let other = runtime.pod(&format!("other-{number}"));
-        let at_once = |from: &routelet_netlink::Netns, to: IpAddr, ttl| {
-            let ping = Ping::to(to).patience(Duration::from_millis(900));
-            let report = ping.run(from).unwrap();
+        let ping = |from: &Netns, to: IpAddr, ttl| {
+            let report = Ping::to(to).run(from).unwrap();
             assert!(report.lost.is_empty(), "pod {number}, {to}: {report}");
             assert_eq!(report.ttl, Some(ttl), "{to}");
         };
         for address in pod.addresses() {
-            at_once(&runtime.node, address, 64);
+            ping(&runtime.node, address, 64);
         }
         for address in other.addresses() {
-            at_once(&pod.netns, address, 63);
+            ping(&pod.netns, address, 63);
+        }
+        for (netns, link) in [
+            (&pod.netns, "eth0"),
+            (&other.netns, "eth0"),
+            (&runtime.node, &pod.host_veth()),
+            (&runtime.node, &other.host_veth()),
+        ] {
+            let asked = solicitations(netns, link);
+            assert!(asked <= 1, "pod {number}, {link}: asked {asked} times");
         }
     }
 }
@@ -132,10 +150,7 @@ fn ipv6_is_ready_at_once_whatever_the_defaults_are() {
     let veth = pod.host_veth();
     assert!(KernelView::of(&runtime.node).unwrap().has_address(&veth, gateway));
     for address in pod.addresses() {
-        let report = Ping::to(address)
-            .patience(Duration::from_millis(900))
-            .run(&runtime.node)
-            .unwrap();
+        let report = Ping::to(address).run(&runtime.node).unwrap();
         assert!(report.lost.is_empty(), "{report}");
     }
 
