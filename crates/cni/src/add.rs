@@ -2,6 +2,7 @@
 
 use routelet_model::{Family, pod_gateway};
 use routelet_netlink::Setup;
+use routelet_netlink::setup::LinkState;
 
 use crate::attachment::Attachment;
 use crate::config::Input;
@@ -20,6 +21,7 @@ pub(crate) fn add(input: &Input, request: &Request) -> Result<CniResult, Error> 
     let veth = host_veth(&input.config, request)?;
     let attachment = Attachment::of(&input.config.name, request);
     let alias = attachment.alias(request.pod.as_ref())?;
+    let mtu = input.mtu()?;
     refuse_taken(&mut sandbox, request)?;
     let mut host = host()?;
     let stale = stale_veth(&mut host, veth.as_str(), &attachment)?;
@@ -36,7 +38,7 @@ pub(crate) fn add(input: &Input, request: &Request) -> Result<CniResult, Error> 
         alias,
         ifname: request.ifname,
         addresses: given.ips.iter().map(|ip| ip.address.addr()).collect(),
-        mtu: input.mtu(),
+        mtu,
         protocol: input.config.route_protocol,
     };
     let made =
@@ -72,11 +74,7 @@ fn refuse_taken(sandbox: &mut Sandbox, request: &Request) -> Result<(), Error> {
 
 /// The veth that stands where ours is to be: that of an earlier sandbox of the pod. One of the same sandbox, under
 /// another interface name, is alive.
-fn stale_veth(
-    host: &mut Setup,
-    name: &str,
-    attachment: &Attachment,
-) -> Result<Option<routelet_netlink::setup::LinkState>, Error> {
+fn stale_veth(host: &mut Setup, name: &str, attachment: &Attachment) -> Result<Option<LinkState>, Error> {
     let link = host
         .link(name)
         .map_err(Error::kernel(format!("looking for {name}")))?;
@@ -96,7 +94,7 @@ fn stale_veth(
     }
 }
 
-fn replace(host: &mut Setup, stale: Option<routelet_netlink::setup::LinkState>) -> Result<(), Error> {
+fn replace(host: &mut Setup, stale: Option<LinkState>) -> Result<(), Error> {
     stale.map_or(Ok(()), |link| {
         host.delete(&link).map_err(Error::kernel(
             "removing the host veth of an earlier sandbox of the pod",

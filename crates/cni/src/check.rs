@@ -29,7 +29,7 @@ pub(crate) fn check(input: &Input, request: &Request) -> Result<(), Error> {
         .link(request.ifname.as_str())
         .map_err(looking("the pod"))?;
 
-    let mut found = Differences::default();
+    let (mut found, mtu) = (Differences::default(), input.mtu()?);
     let attachment = Attachment::of(&input.config.name, request);
     found.compare_host_end(veth, host_end.as_ref(), &attachment);
     for (name, link, inside) in [(veth, host_end, false), (request.ifname, pod_end, true)] {
@@ -37,7 +37,7 @@ pub(crate) fn check(input: &Input, request: &Request) -> Result<(), Error> {
             .interfaces
             .iter()
             .find(|interface| interface.name == name.as_str() && is_inside(interface) == inside);
-        found.compare_link(name, link.as_ref(), told, input.mtu());
+        found.compare_link(name, link.as_ref(), told, mtu);
     }
     let addresses = pod_addresses(&previous, request.ifname);
     found

@@ -105,13 +105,6 @@ impl Input {
             );
             return Err(Error::new(Code::InvalidConfig, message));
         }
-        if config.mtu != 0 && !(68..=65535).contains(&config.mtu) {
-            let message = format!(
-                "mtu is {}: bytes from 68 to 65535 are wanted, or 0 for the kernel's default",
-                config.mtu
-            );
-            return Err(Error::new(Code::InvalidConfig, message));
-        }
         Ok(Self {
             version,
             config,
@@ -120,8 +113,16 @@ impl Input {
     }
 
     /// What is to be the MTU of both ends, where anything is said.
-    pub(crate) fn mtu(&self) -> Option<u32> {
-        Some(self.config.mtu).filter(|mtu| *mtu != 0)
+    pub(crate) fn mtu(&self) -> Result<Option<u32>, Error> {
+        match self.config.mtu {
+            0 => Ok(None),
+            mtu @ 68..=65535 => Ok(Some(mtu)),
+            mtu => {
+                let message =
+                    format!("mtu is {mtu}: bytes from 68 to 65535 are wanted, or 0 for the kernel's default");
+                Err(Error::new(Code::InvalidConfig, message))
+            }
+        }
     }
 
     /// Program name of the IPAM plugin, where there is one.

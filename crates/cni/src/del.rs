@@ -13,8 +13,9 @@ use crate::sandbox::{host, remove_veth};
 /// The addresses are given back last: who gets them next shall not find the old routes.
 pub(crate) fn del(input: &Input, request: &Request) -> Result<(), Error> {
     let attachment = Attachment::of(&input.config.name, request);
-    let veth = host_veth(&input.config, request)?;
-    remove_veth(&mut host()?, Some(veth), &attachment)?;
+    // Where the name cannot be had, the veth is found without.
+    let veth = host_veth(&input.config, request).ok();
+    remove_veth(&mut host()?, veth, &attachment)?;
     match Ipam::find(input)? {
         Some(ipam) => ipam.del(),
         None => Ok(()),

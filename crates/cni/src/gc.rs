@@ -6,7 +6,7 @@ use crate::attachment::Attachment;
 use crate::config::{Input, ValidAttachment};
 use crate::error::{Code, Error};
 use crate::ipam::Ipam;
-use crate::lease::read_leases;
+use crate::lease::{read_leases, remove_nobodys_leases};
 use crate::request::Verb;
 use crate::sandbox::host;
 
@@ -67,7 +67,8 @@ fn give_back(
 ) {
     if ipam.is_host_local() {
         // It takes no part in GC itself. A lease whose ADD did not get to a veth is found nowhere else.
-        match read_leases(&input.host_local_leases()) {
+        let directory = input.host_local_leases();
+        match remove_nobodys_leases(&directory).and_then(|_| read_leases(&directory)) {
             Ok(leases) => dead.extend(
                 leases
                     .into_iter()
@@ -75,7 +76,6 @@ fn give_back(
                     .map(|lease| (lease.container_id, lease.ifname)),
             ),
             Err(error) => {
-                let directory = input.host_local_leases();
                 let message = format!("host-local's leases in {}: {error}", directory.display());
                 troubles.push(Error::new(Code::Io, message));
             }

@@ -109,6 +109,15 @@ impl Network {
                 inside
                     .add_route(RouteSpec::to_link(host_prefix(gateway), ifname))
                     .map_err(refused("the gateway's route on"))?;
+                // Proxy ARP answers only for what the host itself would send on: without a default route it is silent.
+                if !host
+                    .has_route(gateway)
+                    .map_err(Error::kernel(format!("the host's way to {gateway}")))?
+                {
+                    inside
+                        .replace_neighbour(ifname, gateway, HOST_VETH_MAC)
+                        .map_err(refused("the gateway's neighbour entry on"))?;
+                }
             }
             inside
                 .add_route(RouteSpec::via(everywhere(family), gateway, Some(ifname)))

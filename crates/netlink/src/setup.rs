@@ -223,9 +223,20 @@ impl Setup {
     /// they are not at once: with IPv6, the kernel makes its local route, and joins the group in which neighbours ask
     /// for it, in its own time.
     pub fn is_local(&mut self, link: &str, address: IpAddr) -> Result<bool, Error> {
+        let link = self.index(link)?;
+        Ok(self.way_to(address, Some(link))? == Some(libc::RTN_LOCAL))
+    }
+
+    /// Whether this host would send packets to `address` on to others.
+    pub fn has_route(&mut self, address: IpAddr) -> Result<bool, Error> {
+        Ok(self.way_to(address, None)? == Some(libc::RTN_UNICAST))
+    }
+
+    /// The kind of route (RTN_…) that leads to `address`, where one does.
+    fn way_to(&mut self, address: IpAddr, link: Option<u32>) -> Result<Option<u8>, Error> {
         let mut message = route_to(IpNet::from(address));
         message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-        message.attributes.push(RouteAttribute::Oif(self.index(link)?));
+        message.attributes.extend(link.map(RouteAttribute::Oif));
         let kind = |payload: &[u8]| {
             payload
                 .get(7)
@@ -233,8 +244,16 @@ impl Setup {
                 .ok_or(Error::Decode("a route message shorter than its header"))
         };
         match self.socket.get(&RouteNetlinkMessage::GetRoute(message), kind) {
-            Ok(kind) => Ok(kind == libc::RTN_LOCAL),
-            Err(error) if matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(false),
+            Ok(kind) => Ok(Some(kind)),
+            // The last two for routes that are there to refuse: prohibit, blackhole.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -294,3 +294,19 @@ fn an_address_is_local_where_it_is_and_soon_after_it_has_come() {
         assert!(!near.is_local("a0", address.addr()).unwrap(), "{address}");
     }
 }
+
+#[test]
+fn what_a_host_would_send_on() {
+    let (_near, mut near, _far) = pair();
+    for (everywhere, address) in [("0.0.0.0/0", "169.254.1.1"), ("::/0", "2001:db8::1")] {
+        let (everywhere, address) = (net(everywhere), address.parse().unwrap());
+        assert!(!near.has_route(address).unwrap(), "{address}");
+        near.add_route(RouteSpec::to_link(everywhere, "a0")).unwrap();
+        assert!(near.has_route(address).unwrap(), "{address}");
+        near.delete_route(everywhere).unwrap();
+        near.add_route(RouteSpec::blackhole(everywhere)).unwrap();
+        assert!(!near.has_route(address).unwrap(), "{address}");
+    }
+    near.add_address("a0", net("10.0.0.1/32")).unwrap();
+    assert!(!near.has_route("10.0.0.1".parse().unwrap()).unwrap(), "its own");
+}

@@ -75,3 +75,14 @@ fn what_cannot_be_given_back_does_not_keep_the_veths() {
     runtime.gc(&[]).ok();
     runtime.assert_empty("after GC");
 }
+
+#[test]
+fn a_lease_that_names_nobody_goes() {
+    let runtime = runtime!(V4);
+    let living = runtime.pod("living");
+    let half_written = runtime.file("leases").join("pods").join("10.244.1.77");
+    std::fs::write(&half_written, "").unwrap();
+    runtime.gc(&[&living]).ok();
+    assert!(!half_written.exists());
+    assert_eq!(runtime.leased(), [living.id.as_str()]);
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::runtime::{NEWEST, Runtime, VERSIONS, WITH_CHECK, runtime};
+use crate::status::agent;
 
 /// Has room for one pod.
 const SMALL: &str = "10.244.1.0/30";
@@ -162,4 +163,30 @@ fn a_network_too_narrow_for_ipv6_is_refused() {
     runtime.assert_empty("after what was refused");
     runtime.config["mtu"] = 1280.into();
     runtime.add(&mut sandbox).ok();
+}
+
+/// host-local knows neither; one that does hears of them in the version that has them.
+#[test]
+fn status_and_gc_reach_an_ipam_plugin_that_knows_them() {
+    let mut runtime = runtime!(V4);
+    let seen = runtime.file("seen");
+    let text = format!(
+        r#"config=$(cat)
+echo "$CNI_COMMAND $config" >>{}
+case $CNI_COMMAND in
+  VERSION) echo '{{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}}' ;;
+  STATUS) echo '{{"code": 50, "msg": "no address left"}}'; exit 1 ;;
+esac"#,
+        seen.display()
+    );
+    script(&mut runtime, &text);
+    agent(&runtime, "HTTP/1.1 200 OK\r\n\r\n");
+    runtime.status().fails(NEWEST, 50, "no address left");
+    runtime.gc(&[]).ok();
+    let seen = std::fs::read_to_string(seen).unwrap();
+    for verb in ["STATUS", "GC"] {
+        let line = seen.lines().find(|line| line.starts_with(verb)).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&line[verb.len()..]).unwrap();
+        assert_eq!(config["cniVersion"], NEWEST, "{line}");
+    }
 }

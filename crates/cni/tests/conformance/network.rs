@@ -223,3 +223,19 @@ fn name_servers_are_passed_on() {
     let pod = runtime.pod("web");
     assert_eq!(pod.previous.unwrap()["dns"]["nameservers"][0], "10.96.0.10");
 }
+
+/// The kernel answers ARP for the gateway only on a host that has a way to it.
+#[test]
+fn works_on_a_host_without_a_default_route() {
+    let runtime = runtime!(V4, V6);
+    let mut host = Setup::open_in(&runtime.node).unwrap();
+    for everywhere in ["0.0.0.0/0", "::/0"] {
+        host.delete_route(everywhere.parse().unwrap()).unwrap();
+    }
+    let pod = runtime.pod("web");
+    runtime.check(&pod).ok();
+    for address in ["172.30.0.2", "fd00:30::2"] {
+        let report = Ping::to(address.parse().unwrap()).run(&pod.netns).unwrap();
+        assert!(report.lost.is_empty(), "{address}: {report}");
+    }
+}

@@ -9,7 +9,7 @@ use crate::runtime::{NEWEST, Runtime, VERSIONS, WITH_CHECK, runtime};
 const V4: &str = "10.244.1.0/24";
 
 /// An agent that gives the same answer to everyone.
-fn agent(runtime: &Runtime, answer: &'static str) {
+pub(crate) fn agent(runtime: &Runtime, answer: &'static str) {
     let listener = UnixListener::bind(runtime.file("agent.sock")).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
