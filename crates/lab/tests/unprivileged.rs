@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use routelet_lab::process::Process;
+use routelet_lab::process::{Process, built_program};
 use routelet_lab::{Lab, TempDir, ping, privilege, skip, wait};
 use routelet_model::Family;
 use routelet_netlink::Netns;
@@ -31,13 +31,28 @@ fn main() -> Result<()> {
 /// Runs this program again as an ordinary user.
 fn become_nobody() -> Result<()> {
     let directory = TempDir::new()?;
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
     let program = directory.path().join("unprivileged");
-    std::fs::copy(std::env::current_exe()?, &program)?;
-    for path in [directory.path(), &program] {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
+    // With the programs that it looks for beside itself.
+    for (from, to) in [
+        (std::env::current_exe()?, program.clone()),
+        (
+            built_program("routelet-cni", "ROUTELET_CNI_BIN")?,
+            directory.path().join("routelet-cni"),
+        ),
+        (
+            built_program("lab-ipam", "ROUTELET_LAB_IPAM_BIN")?,
+            directory.path().join("lab-ipam"),
+        ),
+    ] {
+        std::fs::copy(from, &to)?;
+        std::fs::set_permissions(to, PermissionsExt::from_mode(0o755))?;
     }
     let mut command = Command::new(program);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    for variable in ["ROUTELET_CNI_BIN", "ROUTELET_LAB_IPAM_BIN"] {
+        command.env_remove(variable);
+    }
     let mut process = Process::start("the test as nobody", &Netns::current()?, command)?;
     let status = process.wait_exit(2 * wait::LONG)?;
     println!("{}", process.log().join("\n"));
