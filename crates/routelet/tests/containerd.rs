@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::{self, ScopedJoinHandle};
@@ -207,7 +207,6 @@ fn containers_on_two_nodes_reach_each_other() {
     }
     let cluster = Cluster::with_agents(Backend::from_env().unwrap(), 2).unwrap();
     let directory = cluster.directory().path();
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).unwrap();
     let nodes: Vec<_> = cluster
         .nodes()
         .iter()
