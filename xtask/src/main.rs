@@ -63,11 +63,13 @@ fn test(mut arguments: Vec<String>) -> Result<ExitCode> {
     if arguments.is_empty() {
         arguments.push("--workspace".to_owned());
     }
-    // The agent, which tests start, and the program that makes an ordinary user root of a namespace.
+    // The agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
     cargo(&[
         "build",
         "--package",
         "routelet",
+        "--package",
+        "routelet-cni",
         "--package",
         "routelet-lab",
         "--bins",

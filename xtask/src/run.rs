@@ -47,6 +47,8 @@ pub(crate) fn release_program(name: &str, arguments: &[String]) -> Result<ExitCo
         "--package",
         "routelet",
         "--package",
+        "routelet-cni",
+        "--package",
         "routelet-lab",
         "--bins",
     ])?;

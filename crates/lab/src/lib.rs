@@ -4,6 +4,7 @@ mod agent;
 pub mod api;
 pub mod apiserver;
 mod cluster;
+mod cni;
 pub mod http;
 mod kernel_view;
 pub mod ping;

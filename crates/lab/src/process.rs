@@ -200,7 +200,7 @@ pub fn built_program(name: &str, variable: &str) -> Result<std::path::PathBuf> {
         .find(|path| Path::is_file(path))
         .with_context(|| {
             format!(
-                "no {name} near {}: build it (cargo build --package {name}), or set {variable}",
+                "no {name} near {}: build it (cargo build --workspace --bins), or set {variable}",
                 own.display()
             )
         })

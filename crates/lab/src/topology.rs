@@ -7,17 +7,18 @@
 //!   node-1 ────────────────── eth0            eth0 ─── node-2
 //! ```
 //!
-//! Pods are set up as the CNI plugin does it; what is the agent's work on a node is not done here.
+//! Pods are connected by the real CNI plugin; what is the agent's work on a node is not done here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ipnet::IpNet;
-use routelet_model::{Family, HOST_VETH_MAC, IfName, MacAddr, PerFamily, PodId, host_prefix, host_veth_name};
+use routelet_model::{Family, IfName, MacAddr, PerFamily, PodId, host_prefix};
 use routelet_netlink::Netns;
 use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
 
+use crate::cni::Sandbox;
 use crate::wait;
 
 /// The LAN's bridge.
@@ -26,12 +27,6 @@ const LAN: &str = "lan0";
 const LAN_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x01]);
 /// The device that a node or a pod has for its one connection.
 const ETH0: &str = "eth0";
-/// Default prefix of host veths' names.
-const INTERFACE_PREFIX: &str = "cali";
-/// Where pods send everything to: an address that the host's proxy ARP answers for.
-const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The link-local address that follows from [`HOST_VETH_MAC`].
-const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
 /// The LAN's address number `number`, with its prefix length. Number 1 is the LAN's own.
 fn lan_address(family: Family, number: u16) -> IpNet {
@@ -222,73 +217,28 @@ impl Node {
         self.pod_in("default", name, addresses)
     }
 
-    /// Adds a pod: its namespace, its veth pair, and its addresses and routes inside. The MTU leaves room for VXLAN.
+    /// Adds a pod: makes its namespace, and has the CNI plugin connect it. The MTU leaves room for VXLAN.
     pub fn pod_in(&self, namespace: &str, name: &str, addresses: &[IpAddr]) -> Result<Pod> {
         let id = PodId {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let host_veth = host_veth_name(INTERFACE_PREFIX, namespace, name)?;
         let overhead = if addresses.iter().any(IpAddr::is_ipv6) {
             70
         } else {
             50
         };
-        let mtu = Some(self.mtu.load(Ordering::Relaxed) - overhead);
-        let netns = new_netns()?;
-        let near = VethEnd {
-            name: host_veth.as_str(),
-            mac: Some(HOST_VETH_MAC),
-            mtu,
-            up: true,
-            ..VethEnd::default()
-        };
-        let far = VethEnd {
-            name: ETH0,
-            mtu,
-            up: true,
-            ..VethEnd::default()
-        };
-        let mut host = self.setup()?;
-        host.add_veth(near, far, &netns)
+        let mtu = self.mtu.load(Ordering::Relaxed) - overhead;
+        let netns = Netns::new()?;
+        let sandbox = Sandbox::new(&self.netns, &netns, &id, ETH0, addresses, mtu)?;
+        let host_veth = sandbox
+            .add()
             .with_context(|| format!("connecting {id} to {}", self.name))?;
-        let mac = host.link(host_veth.as_str())?.and_then(|link| link.mac);
-        ensure!(
-            mac == Some(HOST_VETH_MAC),
-            "{host_veth} has the MAC address {mac:?} in place of {HOST_VETH_MAC}"
-        );
-
-        let mut inside = Setup::open_in(&netns)?;
-        for family in Family::ALL {
-            let mut of_family = addresses
-                .iter()
-                .filter(|address| Family::of(**address) == family)
-                .peekable();
-            if of_family.peek().is_none() {
-                continue;
-            }
-            for address in of_family {
-                inside.add_address(ETH0, host_prefix(*address))?;
-            }
-            let gateway = match family {
-                Family::V4 => GATEWAY_V4.into(),
-                Family::V6 => GATEWAY_V6.into(),
-            };
-            if family == Family::V4 {
-                inside.add_route(RouteSpec::to_link(host_prefix(gateway), ETH0))?;
-            }
-            inside.add_route(RouteSpec::via(default_route(family), gateway, Some(ETH0)))?;
-        }
-        wait_running(&mut host, host_veth.as_str())?;
-        wait_running(&mut inside, ETH0)?;
-        for address in addresses {
-            wait_answering(&netns, ETH0, *address)?;
-        }
-        wait_answering(&self.netns, host_veth.as_str(), GATEWAY_V6.into())?;
         Ok(Pod {
             id,
             node: self.netns.clone(),
             netns,
+            sandbox,
             host_veth,
             addresses: addresses.to_vec(),
         })
@@ -301,6 +251,7 @@ pub struct Pod {
     id: PodId,
     node: Netns,
     netns: Netns,
+    sandbox: Sandbox,
     host_veth: IfName,
     addresses: Vec<IpAddr>,
 }
@@ -339,9 +290,18 @@ impl Pod {
         Ok(Setup::open_in(&self.netns)?)
     }
 
-    /// Takes the pod away; its host veth is gone when this returns.
+    /// Takes the routes away that the CNI plugin has made on the node: what is left is a pod that waits for the agent.
+    pub fn without_host_routes(self) -> Result<Self> {
+        let mut setup = Setup::open_in(&self.node)?;
+        for address in &self.addresses {
+            setup.delete_route(host_prefix(*address))?;
+        }
+        Ok(self)
+    }
+
+    /// Takes the pod away as a runtime does; its host veth is gone when this returns.
     pub fn delete(self) -> Result<()> {
-        Ok(Setup::open_in(&self.node)?.delete_link(self.host_veth.as_str())?)
+        self.sandbox.del()
     }
 }
 
@@ -399,13 +359,6 @@ fn new_netns() -> Result<Netns> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn gateway_v6_follows_from_the_host_veths_mac() {
-        let MacAddr([a, b, c, d, e, f]) = HOST_VETH_MAC;
-        let last = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        assert_eq!(GATEWAY_V6.octets()[8..], last);
-    }
 
     #[test]
     fn lan_addresses() {

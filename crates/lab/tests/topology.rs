@@ -8,9 +8,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use routelet_lab::{KernelView, Lab, Node, Ping, Pod, ping, wait};
+use routelet_lab::{KernelView, Lab, Node, Ping, ping, wait};
 use routelet_model::{Family, HOST_VETH_MAC, host_prefix, host_veth_name};
-use routelet_netlink::setup::RouteSpec;
 
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -18,25 +17,15 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// What the agent does for a local pod.
-fn connect(node: &Node, pod: &Pod) {
-    let veth = pod.host_veth();
-    let write = |path: String, value: &str| {
-        std::fs::write(format!("/proc/sys/net/{path}"), value)
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
-    };
+/// What the agent does for a node whose pods are connected.
+fn forward(node: &Node) {
     node.netns()
         .run(|| {
-            write("ipv4/ip_forward".to_owned(), "1");
-            write("ipv6/conf/all/forwarding".to_owned(), "1");
-            write(format!("ipv4/conf/{veth}/proxy_arp"), "1");
-            write(format!("ipv4/neigh/{veth}/proxy_delay"), "0");
+            for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                std::fs::write(format!("/proc/sys/net/{path}"), "1").unwrap();
+            }
         })
         .unwrap();
-    for address in pod.addresses() {
-        let route = RouteSpec::to_link(host_prefix(*address), veth.as_str());
-        node.setup().unwrap().add_route(route.protocol(80)).unwrap();
-    }
 }
 
 #[test]
@@ -91,20 +80,27 @@ fn pods_are_what_the_cni_plugin_makes() {
     }
     let outside = KernelView::of(node.netns()).unwrap();
     assert!(outside.has_address("eth0", node.address_with_prefix(Family::V4)));
-    assert!(
-        outside.route("10.244.1.2/32".parse().unwrap()).is_none(),
-        "{outside}"
-    );
+    for address in pod.addresses() {
+        let route = outside.route(host_prefix(*address)).unwrap();
+        assert_eq!((route.link, route.protocol), (Some(veth), 80));
+    }
 
-    // The way out is there; without the agent, nothing comes back.
+    // The node and its pod reach each other; without the agent, nothing goes further.
     let impatient = |to| {
         Ping::to(to)
             .patience(Duration::from_millis(50))
             .run(pod.netns())
             .unwrap()
     };
-    let before = impatient(node.address(Family::V4));
-    assert_eq!((before.received(), before.refused), (0, 0));
+    for family in Family::ALL {
+        assert!(
+            ping(pod.netns(), node.address(family), 3, INTERVAL)
+                .unwrap()
+                .lost
+                .is_empty()
+        );
+        assert_eq!(impatient(lab.address(family)).received(), 0);
+    }
 
     pod.delete().unwrap();
     assert_eq!(node.setup().unwrap().link(veth.as_str()).unwrap(), None);
@@ -119,10 +115,9 @@ fn connected_pods_reach_each_other_their_node_and_the_world() {
             address(&format!("10.244.1.{number}")),
             address(&format!("fd00:244:1::{number}")),
         ];
-        let pod = node.pod(&format!("web-{number}"), &addresses).unwrap();
-        connect(&node, &pod);
-        pod
+        node.pod(&format!("web-{number}"), &addresses).unwrap()
     });
+    forward(&node);
     for subnet in ["10.244.1.0/24", "fd00:244:1::/64"] {
         lab.route_to(&node, subnet.parse().unwrap()).unwrap();
     }

@@ -40,12 +40,15 @@ fn main() -> Result<()> {
         (std::env::current_exe()?, "unprivileged"),
         (env!("CARGO_BIN_EXE_demo").into(), "demo"),
         (built_program("routelet", "ROUTELET_BIN")?, "routelet"),
+        // Which the lab looks for beside itself.
+        (built_program("routelet-cni", "ROUTELET_CNI_BIN")?, "routelet-cni"),
+        (built_program("lab-ipam", "ROUTELET_LAB_IPAM_BIN")?, "lab-ipam"),
     ];
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
     for (program, name) in programs {
-        std::fs::copy(program, directory.path().join(name))?;
-    }
-    for path in [".", "unprivileged", "demo", "routelet"] {
-        std::fs::set_permissions(directory.path().join(path), PermissionsExt::from_mode(0o755))?;
+        let copy = directory.path().join(name);
+        std::fs::copy(program, &copy)?;
+        std::fs::set_permissions(copy, PermissionsExt::from_mode(0o755))?;
     }
     let program = |name| Command::new(directory.path().join(name));
     let mut process = start_as_nobody("the test as nobody", program("unprivileged"))?;
@@ -82,6 +85,9 @@ fn is_mapped(user: u32) -> Result<bool> {
 
 fn start_as_nobody(name: &str, mut command: Command) -> Result<Process> {
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    for variable in ["ROUTELET_CNI_BIN", "ROUTELET_LAB_IPAM_BIN"] {
+        command.env_remove(variable);
+    }
     Process::start(name, &Netns::current()?, command)
 }
 

@@ -21,15 +21,18 @@ fn hints(kernel: &mut Kernel) -> Vec<Hint> {
     hints
 }
 
+thread_local! {
+    /// A kernel is waited for in one runtime all its life, and each test has a thread of its own.
+    static RUNTIME: tokio::runtime::Runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+}
+
 /// Waits for a hint: of IPv6 addresses the kernel tells from a worker.
 fn expect(kernel: &mut Kernel, expected: &Hint) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let mut told = hints(kernel);
     while !told.contains(expected) {
-        let more = runtime.block_on(async { tokio::time::timeout(LIMIT, kernel.ready()).await });
+        let more = RUNTIME
+            .with(|runtime| runtime.block_on(async { tokio::time::timeout(LIMIT, kernel.ready()).await }));
         assert!(more.is_ok(), "{expected:?} is missing among {told:?}");
         told.extend(hints(kernel));
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use routelet_lab::Ping;
-use routelet_model::host_veth_name;
+use routelet_lab::{KernelView, Ping};
+use routelet_model::{host_prefix, host_veth_name};
 use routelet_netlink::Setup;
 use routelet_netlink::setup::VethEnd;
 
@@ -78,6 +78,30 @@ fn a_host_veth_that_another_plugin_left_is_replaced() {
     runtime.add(&mut sandbox).ok();
     runtime.check(&sandbox).ok();
     assert_eq!(runtime.veths(), [name.to_string()]);
+}
+
+/// As after a crash that the leases did not outlive, but the veths did.
+#[test]
+fn an_address_that_is_given_anew_leads_to_the_new_pod() {
+    let runtime = runtime!(V4, V6);
+    let leaked = runtime.pod("leaked");
+    std::fs::remove_dir_all(runtime.file("leases")).unwrap();
+    let pod = runtime.pod("web");
+    assert_eq!(pod.addresses(), leaked.addresses());
+    runtime.check(&pod).ok();
+    let routes = KernelView::of(&runtime.node).unwrap().routes;
+    for address in pod.addresses() {
+        let links: Vec<_> = routes
+            .iter()
+            .filter(|route| route.destination == host_prefix(address))
+            .map(|route| route.link.unwrap().to_string())
+            .collect();
+        assert_eq!(links, [pod.host_veth()], "{address}");
+        let report = Ping::to(address).run(&runtime.node).unwrap();
+        assert!(report.lost.is_empty(), "{address}: {report}");
+    }
+    runtime.gc(&[&pod]).ok();
+    runtime.check(&pod).ok();
 }
 
 #[test]

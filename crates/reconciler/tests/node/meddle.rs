@@ -97,7 +97,6 @@ impl Node {
                     let end = VethEnd {
                         name: veth.as_str(),
                         mac: Some(mac),
-                        mtu: None,
                         up: *right,
                         ..VethEnd::default()
                     };

@@ -195,8 +195,8 @@ impl Stage {
     /// Makes a pod's links with the node's address number `host`; its object is not made.
     pub(crate) fn link_pod(&mut self, name: &str, host: u8) {
         let address = self.cluster.pod_address(0, host).unwrap();
-        self.pods
-            .push(self.cluster.nodes()[0].node.pod(name, &[address]).unwrap());
+        let pod = self.cluster.nodes()[0].node.pod(name, &[address]).unwrap();
+        self.pods.push(pod.without_host_routes().unwrap());
     }
 
     /// Takes a pod's links away; its object stays.

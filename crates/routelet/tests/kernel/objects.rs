@@ -271,10 +271,12 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
     let eth0 = "eth0".parse().unwrap();
     let to_eth0 = Object::Route(RouteTarget::Link(eth0));
     let (peer, pod) = (Key::route(peer_subnet(4)), host_route(&stage, 3));
+    stage.add_pod_links("db", 3);
     stage.meddle(FOREIGN, &[create(peer, to_eth0.clone()), create(pod, to_eth0)]);
     stage.wait_noticed();
     stage.add_peer(4);
-    stage.add_pod("db", 3);
+    let object = stage.cluster.pod_object(0, "db", 3).unwrap().build();
+    stage.cluster.api().apply(&object).unwrap();
     stage.wait_right("the peer and the pod were added");
     for key in [peer, pod] {
         let told = format!("object={key}");

@@ -1,7 +1,7 @@
 //! Pods whose veth comes and goes, before or after the API tells, and what the CNI plugin adds by itself.
 
 use routelet_lab::wait;
-use routelet_model::{IfName, Key, Kind, Object, RouteTarget, host_prefix};
+use routelet_model::{Key, Kind, Object, RouteTarget, host_prefix};
 use routelet_netlink::Hint;
 use routelet_netlink::setup::RouteSpec;
 
@@ -77,15 +77,24 @@ fn a_changed_veth_is_changed_back() {
 #[test]
 fn a_route_of_the_cni_plugin_is_neither_removed_nor_rewritten() {
     let mut stage = Stage::new(1, NO_AUDIT);
-    stage.add_pod_links("web", 2);
-    let (key, veth) = add_cni_route(&stage, "web", 2);
+    let key = stage.connect_pod("web", 2);
+    let veth = stage.veth("web");
     let mut listener = stage.listen();
     stage.wait_noticed();
     stage.start_agent(NO_AUDIT);
+    let written = stage.sum("routelet_operations_total");
     let object = stage.cluster.pod_object(0, "web", 2).unwrap().build();
     stage.cluster.api().apply(&object).unwrap();
+    wait::until(wait::LONG, "the agent to know of the pod", || {
+        stage.sum("routelet_pods") == 1
+    })
+    .unwrap();
     stage.wait_right("the API told of the pod");
-    assert_eq!(stage.sum("routelet_pods"), 1);
+    assert_eq!(
+        stage.sum("routelet_operations_total"),
+        written,
+        "all that the agent wants for a pod, the plugin has made"
+    );
     stage.wait_noticed();
     let heard = listener.heard();
     let touched = heard
@@ -107,10 +116,16 @@ fn a_route_of_the_cni_plugin_is_neither_removed_nor_rewritten() {
 #[test]
 fn a_route_of_an_unknown_pod_lives_as_long_as_its_veth() {
     let mut stage = Stage::new(1, NO_AUDIT);
-    stage.add_pod_links("unknown", 2);
-    add_cni_route(&stage, "unknown", 2);
+    stage.connect_pod("unknown", 2);
     stage.add_pod("known", 3);
-    add_cni_route(&stage, "known", 4);
+    let (stray, veth) = (
+        host_prefix(stage.cluster.pod_address(0, 4).unwrap()),
+        stage.veth("known"),
+    );
+    stage
+        .setup()
+        .add_route(RouteSpec::to_link(stray, veth.as_str()).protocol(OURS))
+        .unwrap();
     let routes = |stage: &Stage| -> Vec<Key> {
         stage
             .kernel()
@@ -128,18 +143,6 @@ fn a_route_of_an_unknown_pod_lives_as_long_as_its_veth() {
     assert_eq!(routes(&stage), remaining, "after the agent started anew");
     stage.remove_pod_links("unknown");
     stage.wait_right("the veth went");
-}
-
-fn add_cni_route(stage: &Stage, pod: &str, host: u8) -> (Key, IfName) {
-    let (destination, veth) = (
-        host_prefix(stage.cluster.pod_address(0, host).unwrap()),
-        stage.veth(pod),
-    );
-    stage
-        .setup()
-        .add_route(RouteSpec::to_link(destination, veth.as_str()).protocol(OURS))
-        .unwrap();
-    (Key::route(destination), veth)
 }
 
 fn host_key(stage: &Stage, host: u8) -> Key {

@@ -103,11 +103,19 @@ impl Stage {
         self.pods.remove(name).unwrap().delete().unwrap();
     }
 
-    /// Makes a pod's links without telling the API, or after it was told.
+    /// Makes a pod's links, but no route to it, without telling the API, or after it was told.
     pub(crate) fn add_pod_links(&mut self, name: &str, host: u8) {
+        self.connect_pod(name, host);
+        let pod = self.pods.remove(name).unwrap().without_host_routes().unwrap();
+        self.pods.insert(name.to_owned(), pod);
+    }
+
+    /// Connects a pod, as the CNI plugin does it, without telling the API; returns its route.
+    pub(crate) fn connect_pod(&mut self, name: &str, host: u8) -> Key {
         let address = self.cluster.pod_address(0, host).unwrap();
         let pod = self.cluster.nodes()[0].node.pod(name, &[address]).unwrap();
         self.pods.insert(name.to_owned(), pod);
+        Key::route(host_prefix(address))
     }
 
     /// Takes a pod's links away without telling the API.

@@ -97,12 +97,17 @@ fn one_node_more(rig: &Rig, count: usize, samples: &mut Samples) -> Result<()> {
     Ok(())
 }
 
-/// Pods whose links are there, as the CNI plugin makes them, and that the API does not know yet.
+/// Pods whose links are there, but no routes to them, and that the API does not know yet.
 fn waiting_pods(rig: &mut Rig, count: usize) -> Result<Vec<Pod>> {
     let numbers = (1..=u8::MAX).take(count);
     let add = |number| {
         let address = rig.cluster.pod_address(0, number)?;
-        rig.cluster.node(0).node.pod(&format!("pod-{number}"), &[address])
+        let pod = rig
+            .cluster
+            .node(0)
+            .node
+            .pod(&format!("pod-{number}"), &[address])?;
+        pod.without_host_routes()
     };
     numbers.map(add).collect()
 }
@@ -114,7 +119,6 @@ fn one_pod_more(rig: &Rig, pods: &[Pod], samples: &mut Samples) -> Result<()> {
         let route = route_of(pod)?;
         pause(BETWEEN);
         let published = create(&rig.api, Resource::Pods, object)?;
-        // The route comes last, after the veth's settings.
         let there = listener.wait(Change::Route(route, libc::RTN_UNICAST))?;
         samples.push(there.saturating_duration_since(published));
     }
