@@ -25,7 +25,9 @@ fn survives(trouble: impl FnOnce(&Api)) -> Stage {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("fdb delete", 1),
+            ("nft_element delete", 2),
             ("neighbour create", 1),
             ("neighbour delete", 1),
             ("nexthop create", 1),
@@ -209,6 +211,7 @@ fn a_stale_list_takes_nothing_away() {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("neighbour create", 1),
             ("nexthop create", 1),
             ("route create", 1),

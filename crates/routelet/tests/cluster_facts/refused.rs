@@ -62,6 +62,7 @@ fn the_own_node_turns_into_garbage() {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("neighbour create", 1),
             ("nexthop create", 1),
             ("route create", 1),
