@@ -12,7 +12,7 @@ use crate::{IfName, Key};
 pub enum NftSet {
     /// Pod subnets of all nodes.
     Pods,
-    /// Underlay addresses of all nodes.
+    /// Underlay addresses of all other nodes.
     Nodes,
     /// Destinations that pods keep their own address towards.
     Except,

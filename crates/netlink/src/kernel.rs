@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::nexthop::NexthopMessage;
     use crate::setup::VethEnd;
-    use crate::{Netns, Operation, Setup, Verb};
+    use crate::{Failure, Netns, Operation, Setup, Verb};
 
     const OURS: u8 = 80;
 
@@ -253,6 +253,41 @@ mod tests {
             .dump(kind, None, &mut |key, object| found.push((key, object)))
             .unwrap();
         found
+    }
+
+    #[test]
+    fn without_nf_tables_the_table_is_refused_and_all_else_goes_on() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, operations) = with_nexthop();
+                kernel.nft = None;
+                let table = Operation {
+                    verb: Verb::Create,
+                    key: Key::NftTable,
+                    object: Object::NftTable,
+                };
+                let mut failures = Vec::new();
+                let mut delete = operations[1].clone();
+                delete.verb = Verb::Delete;
+                kernel.apply(&[table, delete], &mut failures);
+                assert!(
+                    matches!(
+                        failures[..],
+                        [Failure {
+                            index: 0,
+                            error: Error::NoNftables
+                        }]
+                    ),
+                    "{failures:?}"
+                );
+                assert_eq!(dump(&mut kernel, Kind::Route), []);
+                for kind in [Kind::NftTable, Kind::NftElement, Kind::NftRules] {
+                    assert_eq!(dump(&mut kernel, kind), []);
+                }
+                kernel.drain(&mut Vec::new());
+            })
+            .unwrap();
     }
 
     #[test]

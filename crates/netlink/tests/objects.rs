@@ -188,7 +188,7 @@ fn a_foreign_route_of_another_metric_is_left_alone() {
 }
 
 #[test]
-fn a_route_of_ours_in_another_shape_is_foreign_and_can_be_deleted() {
+fn a_route_of_ours_in_another_shape_is_odd_and_can_be_deleted() {
     in_netns(|| {
         let mut setup = make_links();
         let mut kernel = open();
@@ -202,7 +202,7 @@ fn a_route_of_ours_in_another_shape_is_foreign_and_can_be_deleted() {
         let found = dump(&mut kernel, Kind::Route, None);
         assert_eq!(found.len(), 2);
         for object in found.values() {
-            assert_eq!(*object, Object::Foreign { protocol: PROTOCOL });
+            assert_eq!(*object, Object::OddRoutes);
         }
         let found: Vec<_> = found.into_iter().collect();
         all(&mut kernel, Verb::Delete, &found);

@@ -64,7 +64,10 @@ pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) 
 pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mut Wanted) {
     let Some(nft) = &known.settings.nft else { return };
     let is_holder = |holder: Option<&Node>| holder.is_some_and(|holder| holder.name == node.name);
-    for address in underlay_addresses(node) {
+    let is_own = node.name == own.node.name;
+    // Nothing comes in from this node itself, and what goes to it is not sent on.
+    let underlays = underlay_addresses(node).filter(|_| !is_own);
+    for address in underlays {
         if is_holder(known.claims.underlay_holder(address)) {
             want_element(NftSet::Nodes, address.into(), wanted);
         }
@@ -72,7 +75,6 @@ pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mu
     if !nft.masquerade {
         return;
     }
-    let is_own = node.name == own.node.name;
     for subnet in &node.pod_subnets {
         // What this node has it keeps, whoever claims it too.
         let holds = is_own || is_holder(known.claims.subnet_holder(*subnet));

@@ -186,7 +186,8 @@ pub(crate) struct NftArgs {
         value_parser = values::cidr)]
     pub(crate) pod_cidrs: Vec<IpNet>,
 
-    /// Name of the agent's nft table, of family inet. The agent removes from it all that it has not made.
+    /// Name of the agent's nft table, of family inet. The agent removes from it all that it has not made. Who chooses
+    /// another name later must delete the former table.
     #[arg(long, env = "ROUTELET_NFT_TABLE", value_name = "NAME", default_value = "routelet",
         value_parser = values::nft_table)]
     pub(crate) nft_table: String,

@@ -278,3 +278,46 @@ impl Nft {
 
 /// What stands where something of ours should.
 const FOREIGN: Object = Object::Foreign { protocol: 0 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::align;
+
+    /// Attributes that are framed as they should be, whatever is in them, one level deep or two.
+    fn attributes() -> impl Strategy<Value = Vec<u8>> {
+        let leaf = (0u16..12, proptest::collection::vec(any::<u8>(), 0..12));
+        let leaf = leaf.prop_map(|(kind, value)| framed(kind, &value));
+        let leaves = proptest::collection::vec(leaf, 0..5).prop_map(|leaves| leaves.concat());
+        let branch = (0u16..12, leaves).prop_map(|(kind, leaves)| framed(kind | message::NESTED, &leaves));
+        proptest::collection::vec(branch, 0..6).prop_map(|branches| branches.concat())
+    }
+
+    fn framed(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(align(bytes.len()), 0);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_too_strange(kind in 0x0a00u16..0x0a20, attributes in attributes(), noise in proptest::collection::vec(any::<u8>(), 0..6)) {
+            let payload = [&[message::INET, 0, 0, 0][..], &attributes, &noise].concat();
+            message::is_about(kind, &payload, "routelet");
+            let _ = table::read_flags(&payload);
+            let sets: Vec<_> = SeenSet::read(&payload).into_iter().collect();
+            let _ = (table::are_right(&sets), table::surplus(&sets).count());
+            let chains = SeenChain::read(&payload).into_iter().collect();
+            let chains = rules::join(chains, SeenRule::read(&payload).into_iter().collect());
+            let _ = rules::recognise(&chains);
+            for set in NftSet::ALL {
+                elements::ranges(set, elements::read(&payload).unwrap_or_default());
+            }
+            prop_assert!(compare::tells_all(&attributes, &attributes));
+        }
+    }
+}

@@ -25,13 +25,13 @@ fn survives(trouble: impl FnOnce(&Api)) -> Stage {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("fdb delete", 1),
+            ("nft_element delete", 2),
             ("neighbour create", 1),
             ("neighbour delete", 1),
             ("nexthop create", 1),
             ("nexthop delete", 1),
-            ("nft_element create", 2),
-            ("nft_element delete", 2),
             ("route create", 1),
             ("route delete", 1),
         ],
@@ -211,9 +211,9 @@ fn a_stale_list_takes_nothing_away() {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("neighbour create", 1),
             ("nexthop create", 1),
-            ("nft_element create", 2),
             ("route create", 1),
         ],
     );

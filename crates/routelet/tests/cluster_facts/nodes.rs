@@ -3,7 +3,7 @@
 use routelet_lab::Backend;
 use routelet_lab::api::objects;
 
-use crate::support::{Stage, own, peer, peer_address, peer_object, remote};
+use crate::support::{NEW_ADDRESS, Stage, own, peer, peer_address, peer_object, remote};
 
 #[test]
 fn nodes_come_change_and_go() {
@@ -17,7 +17,7 @@ fn nodes_come_change_and_go() {
     stage.apply(peer_object(2));
     stage.expect([peer(1), peer(2), peer(3)]);
 
-    // Another address; no more than the FDB entry hangs on it.
+    // Another address; no more than the FDB entry and the set of nodes hang on it.
     let before = stage.settled_operations();
     let moved = |number, to| {
         objects::node(format!("peer-{number}"))
@@ -30,14 +30,7 @@ fn nodes_come_change_and_go() {
         remote("peer-2", "10.245.2.0/24", "172.30.100.22"),
         peer(3),
     ]);
-    stage.expect_operations(
-        &before,
-        &[
-            ("fdb replace", 1),
-            ("nft_element create", 1),
-            ("nft_element delete", 1),
-        ],
-    );
+    stage.expect_operations(&before, &NEW_ADDRESS);
 
     // Gone, and made anew by the same name with another address and another uid.
     let before = stage.settled_operations();
@@ -121,14 +114,7 @@ fn two_families_have_a_device_each() {
         remote("both", "fd00:245:1::/64", "fd00:30::6402"),
         peer(2),
     ]);
-    stage.expect_operations(
-        &before,
-        &[
-            ("fdb replace", 1),
-            ("nft_element create", 1),
-            ("nft_element delete", 1),
-        ],
-    );
+    stage.expect_operations(&before, &NEW_ADDRESS);
 }
 
 #[test]
@@ -148,7 +134,6 @@ fn of_two_nodes_with_one_subnet_the_older_keeps_it() {
     stage.expect_event("SubnetTaken", "Node", "rival");
     stage.expect_metric(REFUSED, |count| count == 1.0);
     stage.expect([peer(1)]);
-    // Its packets are let in, though nothing is sent to it.
     stage.expect_operations(&before, &[("nft_element create", 1)]);
 
     stage.delete(peer_object(1));

@@ -62,10 +62,9 @@ fn the_own_node_turns_into_garbage() {
         &before,
         &[
             ("fdb create", 1),
+            ("nft_element create", 2),
             ("neighbour create", 1),
             ("nexthop create", 1),
-            ("nft_element create", 2),
-            ("nft_element delete", 1),
             ("route create", 1),
         ],
     );

@@ -131,6 +131,13 @@ pub(crate) fn peer_address(number: u16) -> IpAddr {
     Ipv4Addr::new(172, 30, 100 + high, low).into()
 }
 
+/// The operations that follow from another address of a peer.
+pub(crate) const NEW_ADDRESS: [(&str, u64); 3] = [
+    ("fdb replace", 1),
+    ("nft_element create", 1),
+    ("nft_element delete", 1),
+];
+
 /// A cluster of one node with an agent; its peers are objects without a machine.
 pub(crate) struct Stage {
     pub(crate) cluster: Cluster,

@@ -19,6 +19,9 @@ fn flushed_tables_are_filled_again() {
         &[Kind::Route],
         &[Kind::Nexthop],
         &[Kind::Address],
+        &[Kind::NftElement],
+        &[Kind::NftRules],
+        &[Kind::NftTable],
         &[
             Kind::Address,
             Kind::Fdb,
@@ -31,7 +34,13 @@ fn flushed_tables_are_filled_again() {
         let what = format!("{} objects of {kinds:?} were deleted", flush.len());
         stage.repaired(kinds[0], "deleted", &what, |stage| stage.meddle(OURS, &flush));
     }
-    for kind in [Kind::Fdb, Kind::Neighbour, Kind::Route, Kind::Nexthop] {
+    for kind in [
+        Kind::NftElement,
+        Kind::Fdb,
+        Kind::Neighbour,
+        Kind::Route,
+        Kind::Nexthop,
+    ] {
         assert!(stage.repairs(kind, "deleted") >= 2 * u64::from(PEERS), "{kind}");
     }
     stage.wait_noticed();

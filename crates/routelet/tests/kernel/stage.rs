@@ -200,7 +200,6 @@ impl Stage {
             .collect();
         elements.push((NftSet::OwnPods, node.subnet));
         elements.push((NftSet::Pods, node.subnet));
-        elements.push((NftSet::Nodes, local.into()));
         for number in &self.peers {
             elements.push((NftSet::Pods, peer_subnet(*number)));
             elements.push((NftSet::Nodes, peer_address(*number).into()));

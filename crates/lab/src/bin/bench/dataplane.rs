@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource};
 use routelet_netlink::{Config, Kernel};
-use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::message::PROTOCOL;
@@ -53,10 +53,8 @@ impl Dataplane {
             interface_prefix: "cali".to_owned(),
             nexthop_objects: true,
             allow_any_pod_address: false,
-            nft: Some(NftSettings {
-                masquerade: true,
-                masquerade_except: Vec::new(),
-            }),
+            // What it is compared with has no nft table either.
+            nft: None,
         };
         let ownership = Ownership {
             protocol: PROTOCOL,
