@@ -26,14 +26,16 @@ pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 pub(crate) const EXIT_STOPPED: u8 = 0;
 /// Exit code of a failure while running.
 pub(crate) const EXIT_FAILURE: u8 = 1;
-/// Exit code where another agent runs in the same network namespace. (2 is clap's, for wrong usage.)
+/// Exit code of a wrong setting: clap's, for what it finds, and ours for a kubeconfig that cannot be used.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped by a signal; the kernel stays as it is
   1  failed while running; the log says why
-  2  wrong usage: an unknown flag, or a value that is not allowed
+  2  wrong usage: an unknown flag, a value that is not allowed, a kubeconfig that cannot be used
   3  another agent runs on this node";
 
 /// A node-local routing daemon for Kubernetes.

@@ -27,16 +27,24 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::from(args::EXIT_STOPPED),
         Err(error) => {
             tracing::error!("{error:#}");
-            let already_runs = matches!(
-                error.downcast_ref::<InstanceError>(),
-                Some(InstanceError::AlreadyRuns { .. })
-            );
-            ExitCode::from(if already_runs {
-                args::EXIT_ALREADY_RUNS
-            } else {
-                args::EXIT_FAILURE
-            })
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let already_runs = matches!(
+        error.downcast_ref::<InstanceError>(),
+        Some(InstanceError::AlreadyRuns { .. })
+    );
+    let wrong_setting = matches!(
+        error.downcast_ref::<routelet_watcher::Error>(),
+        Some(routelet_watcher::Error::Kubeconfig { .. })
+    );
+    match (already_runs, wrong_setting) {
+        (true, _) => args::EXIT_ALREADY_RUNS,
+        (_, true) => args::EXIT_USAGE,
+        _ => args::EXIT_FAILURE,
     }
 }
 

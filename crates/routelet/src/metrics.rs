@@ -96,13 +96,13 @@ impl Metrics {
             ),
             event_to_kernel: f.histogram(
                 "event_to_kernel",
-                "Time from an event of the Kubernetes API to the kernel's answer to what followed from it",
+                "Time from the arrival of events of the Kubernetes API at the dataplane to the kernel's answer to what followed",
                 Some(Unit::Seconds),
                 short_times(),
             ),
             repair: f.histogram(
                 "repair",
-                "Time from the kernel's notification of a change by someone else to its repair",
+                "Time from the arrival of the kernel's notification of someone else's change to its repair",
                 Some(Unit::Seconds),
                 short_times(),
             ),

@@ -309,6 +309,32 @@ fn a_failure_ends_with_1_and_names_the_flag() {
 }
 
 #[test]
+fn a_kubeconfig_that_cannot_be_used_ends_with_2_and_names_the_flag() {
+    in_fresh_namespace(|| {
+        let garbage = Path::new(env!("CARGO_TARGET_TMPDIR")).join("garbage.kubeconfig");
+        std::fs::write(&garbage, "{").unwrap();
+        for path in ["/nowhere/kubeconfig", garbage.to_str().unwrap()] {
+            let mut command = routelet(
+                &[
+                    "run",
+                    "--node-name=a",
+                    "--admin-socket=off",
+                    "--admin-address=off",
+                ],
+                &[("ROUTELET_KUBECONFIG", path)],
+            );
+            let output = command.output().unwrap();
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(
+                said.contains("--kubeconfig") && said.contains("ROUTELET_KUBECONFIG") && said.contains(path),
+                "{said}"
+            );
+        }
+    });
+}
+
+#[test]
 fn json_logs_are_json_from_the_first_line_to_the_last() {
     in_fresh_namespace(|| {
         let agent = Agent::start(&["--admin-address=[2001:db8::1]:9099", "--log-format=json"]);

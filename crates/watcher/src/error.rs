@@ -12,7 +12,7 @@ use kube::core::Status;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig cannot be used.
-    #[error("kubeconfig {path:?} cannot be used: {source}")]
+    #[error("--kubeconfig {path:?} (ROUTELET_KUBECONFIG) cannot be used: {source}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,

@@ -11,3 +11,4 @@ mod readiness;
 mod restart;
 mod settings;
 mod stage;
+mod underlay;

@@ -31,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) nexthop_objects: bool,
     /// MTU that the device should have.
     pub(crate) device_mtu: u32,
+    /// Link that the device should send through.
+    pub(crate) parent: IfName,
     peers: BTreeSet<u8>,
     pods: BTreeMap<String, Pod>,
 }
@@ -44,6 +46,7 @@ impl Stage {
             cluster,
             nexthop_objects: true,
             device_mtu: 1450,
+            parent: "eth0".parse().unwrap(),
             peers: BTreeSet::new(),
             pods: BTreeMap::new(),
         };
@@ -134,7 +137,7 @@ impl Stage {
         let (device, local) = (DEVICE.parse().unwrap(), node.node.address(Family::V4));
         let link = Link {
             mtu: Some(self.device_mtu),
-            ..vxlan(node.node.name(), local)
+            ..vxlan_on(self.parent, node.node.name(), local)
         };
         let mut wanted = Tables::from([
             (
@@ -394,13 +397,16 @@ pub(crate) fn peer_address(number: u8) -> IpAddr {
 
 /// The VXLAN device that the node should have.
 pub(crate) fn vxlan(node: &str, local: IpAddr) -> Link {
-    let parent = Some("eth0".parse().unwrap());
+    vxlan_on("eth0".parse().unwrap(), node, local)
+}
+
+fn vxlan_on(parent: IfName, node: &str, local: IpAddr) -> Link {
     Link {
         kind: LinkKind::Vxlan(Vxlan {
             vni: 4096,
             port: 4789,
             local,
-            parent,
+            parent: Some(parent),
             learning: false,
         }),
         mac: Some(vtep_mac(node, Family::V4)),
