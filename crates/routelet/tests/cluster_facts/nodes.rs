@@ -52,7 +52,7 @@ fn nodes_come_change_and_go() {
         .filter(|(name, _)| name.ends_with("delete"))
         .map(|(_, count)| count)
         .sum::<u64>();
-    assert!(deleted - before <= 4, "no one else's objects are touched");
+    assert!(deleted - before <= 6, "no one else's objects are touched");
 
     // It leaves, and another takes its address over.
     stage.delete(moved(3, 33));
