@@ -56,7 +56,9 @@ fn nothing_is_removed_before_the_underlay_address_is_there() {
     // The API is reached by another address meanwhile.
     let mut setup = stage.setup();
     setup.delete_address(ETH0, address).unwrap();
-    setup.add_address(ETH0, "172.30.200.1/16".parse().unwrap()).unwrap();
+    setup
+        .add_address(ETH0, "172.30.200.1/16".parse().unwrap())
+        .unwrap();
     stage.cluster.start_agent(0, NO_AUDIT).unwrap();
     let missing = format!("this node's address {} is on no link", address.addr());
     wait::until(wait::LONG, "the agent to miss nothing but the address", || {
