@@ -19,6 +19,7 @@ use crate::image::{IMAGE, output};
 
 /// Where distributions have the reference plugins.
 const PLUGINS: &str = "/usr/lib/cni";
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// A runtime. When this is dropped, its sandboxes, its processes and its mounts are gone.
 pub(crate) struct Runtime {
@@ -97,6 +98,24 @@ impl Runtime {
         self.directory.path().join(name)
     }
 
+    /// The control group that its containers are to be in.
+    pub(crate) fn control_group(&self) -> String {
+        let name = self.directory.path().file_name().unwrap_or_default();
+        format!("/{}", name.to_string_lossy())
+    }
+
+    /// Removes the control group, in every hierarchy. Fails where it is in use or not there, and both are fine: one
+    /// that is in use belongs to a container that could not be stopped, which has been told.
+    fn remove_control_group(&self) {
+        let below = fs::read_dir(CONTROL_GROUPS).into_iter().flatten().flatten();
+        for hierarchy in below
+            .map(|entry| entry.path())
+            .chain([PathBuf::from(CONTROL_GROUPS)])
+        {
+            let _ = fs::remove_dir(hierarchy.join(&self.control_group()[1..]));
+        }
+    }
+
     /// Kills containerd (SIGKILL); containers go on.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()
@@ -153,6 +172,7 @@ impl Drop for Runtime {
         for mount in left.iter().rev() {
             let _ = umount2(*mount, MntFlags::MNT_DETACH);
         }
+        self.remove_control_group();
         if !std::thread::panicking() {
             clean.unwrap();
             assert!(left.is_empty(), "the runtime has left mounts: {left:?}");

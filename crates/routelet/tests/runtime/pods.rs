@@ -85,7 +85,8 @@ impl World {
     fn run(&mut self, node: usize, name: &str, attempt: u64) -> Running {
         let metadata = Message::new().text(1, name).text(2, &format!("uid-{name}"));
         let metadata = metadata.text(3, "default").number(4, attempt);
-        let config = Message::new().message(1, &metadata).message(8, &Message::new());
+        let linux = Message::new().text(1, &self.runtimes[node].control_group());
+        let config = Message::new().message(1, &metadata).message(8, &linux);
         let cri = &self.runtimes[node].cri;
         let sandbox = cri.run_sandbox(&config).unwrap();
         let container = cri.start_container(&sandbox, &config, IMAGE, SLEEP).unwrap();
