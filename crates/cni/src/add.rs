@@ -1,5 +1,7 @@
 //! ADD: connects a container.
 
+use std::net::IpAddr;
+
 use routelet_model::{Family, pod_gateway};
 use routelet_netlink::Setup;
 use routelet_netlink::setup::LinkState;
@@ -20,7 +22,6 @@ pub(crate) fn add(input: &Input, request: &Request) -> Result<CniResult, Error> 
     let mut sandbox = Sandbox::open(netns)?;
     let veth = host_veth(&input.config, request)?;
     let attachment = Attachment::of(&input.config.name, request);
-    let alias = attachment.alias(request.pod.as_ref())?;
     let mtu = input.mtu()?;
     refuse_taken(&mut sandbox, request)?;
     let mut host = host()?;
@@ -33,11 +34,14 @@ pub(crate) fn add(input: &Input, request: &Request) -> Result<CniResult, Error> 
         Err(more) => error.with_details(format!("and the addresses could not be given back: {more}")),
     };
     let given = ipam.add().map_err(undo_addresses)?;
+    let addresses: Vec<IpAddr> = given.ips.iter().map(|ip| ip.address.addr()).collect();
     let network = Network {
         host_veth: veth,
-        alias,
+        alias: attachment
+            .alias(&addresses, request.pod.as_ref())
+            .map_err(undo_addresses)?,
         ifname: request.ifname,
-        addresses: given.ips.iter().map(|ip| ip.address.addr()).collect(),
+        addresses,
         mtu,
         protocol: input.config.route_protocol,
     };

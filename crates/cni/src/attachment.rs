@@ -2,21 +2,19 @@
 //! with nothing but the kernel's list of links.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use routelet_model::{IfName, PodId};
+use routelet_model::{ALIAS_MARK, IfName, PodId};
 
 use crate::error::{Code, Error};
 use crate::request::Request;
 
-/// Begins the alias of each veth that the plugin makes.
-const MARK: &str = "routelet";
-
 /// Longest alias, in bytes: IFALIASZ of linux/if.h allows for 255, and the closing zero that is sent counts.
 const LONGEST: usize = 254;
 
-/// One interface of one container in one network. As text, `routelet NETWORK CONTAINER IFNAME POD`, it is the alias of
-/// the host veth.
+/// One interface of one container in one network. As text, `routelet NETWORK CONTAINER IFNAME`, it begins the alias of the
+/// host veth; the addresses follow, which the agent reads ([`routelet_model::given_addresses`]), and the pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attachment {
     /// The network's name.
@@ -37,8 +35,9 @@ impl Attachment {
     }
 
     /// The alias. The pod is for people to read, and is cut off where the kernel's limit is.
-    pub(crate) fn alias(&self, pod: Option<&PodId>) -> Result<String, Error> {
-        let mut alias = self.to_string();
+    pub(crate) fn alias(&self, addresses: &[IpAddr], pod: Option<&PodId>) -> Result<String, Error> {
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let mut alias = format!("{self} {}", addresses.join(","));
         if alias.len() > LONGEST {
             let message = format!(
                 "CNI_CONTAINERID and the network's name have {} bytes together: the kernel's limit for an alias \
@@ -65,7 +64,7 @@ impl fmt::Display for Attachment {
             container_id,
             ifname,
         } = self;
-        write!(f, "{MARK} {network} {container_id} {ifname}")
+        write!(f, "{ALIAS_MARK} {network} {container_id} {ifname}")
     }
 }
 
@@ -81,7 +80,7 @@ impl FromStr for Attachment {
         let invalid = || InvalidAlias(alias.to_owned());
         let mut words = alias.split(' ');
         let mut next = || words.next().filter(|word| !word.is_empty()).ok_or_else(invalid);
-        if next()? != MARK {
+        if next()? != ALIAS_MARK {
             return Err(invalid());
         }
         Ok(Self {
@@ -114,10 +113,15 @@ mod tests {
     #[test]
     fn an_alias_is_read_as_it_was_written() {
         let attachment = attachment("4f2a");
-        let alias = attachment.alias(Some(&pod("web"))).unwrap();
-        assert_eq!(alias, "routelet pods 4f2a eth0 default/web");
+        let addresses: [IpAddr; 2] = ["10.244.1.2", "fd00::2"].map(|address| address.parse().unwrap());
+        let alias = attachment.alias(&addresses, Some(&pod("web"))).unwrap();
+        assert_eq!(alias, "routelet pods 4f2a eth0 10.244.1.2,fd00::2 default/web");
         assert_eq!(alias.parse(), Ok(attachment.clone()));
-        assert_eq!(attachment.alias(None).unwrap().parse(), Ok(attachment));
+        assert_eq!(routelet_model::given_addresses(&alias), addresses);
+        assert_eq!(
+            attachment.alias(&addresses, None).unwrap().parse(),
+            Ok(attachment)
+        );
     }
 
     #[test]
@@ -136,14 +140,14 @@ mod tests {
     #[test]
     fn the_kernels_limit_holds() {
         let attachment = attachment(&"a".repeat(64));
-        let alias = attachment.alias(Some(&pod(&"b".repeat(253)))).unwrap();
+        let alias = attachment.alias(&[], Some(&pod(&"b".repeat(253)))).unwrap();
         assert_eq!(alias.len(), LONGEST);
         assert_eq!(alias.parse(), Ok(attachment));
-        let error = self::attachment(&"a".repeat(300)).alias(None).unwrap_err();
+        let error = self::attachment(&"a".repeat(300)).alias(&[], None).unwrap_err();
         assert!(
             error
                 .message
-                .contains("have 304 bytes together: the kernel's limit for an alias leaves room for 239"),
+                .contains("have 304 bytes together: the kernel's limit for an alias leaves room for 238"),
             "{error}"
         );
     }

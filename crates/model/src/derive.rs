@@ -57,6 +57,20 @@ pub fn tunnel_address(pod_subnet: IpNet) -> IpAddr {
     pod_subnet.network()
 }
 
+/// What the alias of each host veth that the CNI plugin makes begins with.
+pub const ALIAS_MARK: &str = "routelet";
+
+/// The addresses that the CNI plugin gave to the pod behind a host veth, by the veth's alias, which reads `routelet NETWORK
+/// CONTAINER IFNAME ADDRESS,… POD`. None where it is no alias of the plugin's.
+pub fn given_addresses(alias: &str) -> Vec<IpAddr> {
+    let mut words = alias.split(' ');
+    if words.next() != Some(ALIAS_MARK) {
+        return Vec::new();
+    }
+    let addresses = words.nth(3).unwrap_or_default().split(',');
+    addresses.map_while(|address| address.parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +107,26 @@ mod tests {
     fn tunnel_address_is_the_first_of_the_subnet() {
         let subnet: IpNet = "172.17.106.0/24".parse().unwrap();
         assert_eq!(tunnel_address(subnet).to_string(), "172.17.106.0");
+    }
+
+    #[test]
+    fn given_addresses_are_those_of_the_plugins_aliases() {
+        let both: Vec<IpAddr> = vec!["10.244.1.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        assert_eq!(
+            given_addresses("routelet pods 4f2a eth0 10.244.1.2,fd00::2 default/web"),
+            both
+        );
+        assert_eq!(
+            given_addresses("routelet pods 4f2a eth0 10.244.1.2,fd00::2"),
+            both
+        );
+        for alias in [
+            "",
+            "uplink pods 4f2a eth0 10.244.1.2",
+            "routelet pods 4f2a eth0",
+            "routelet pods 4f2a eth0 default/web",
+        ] {
+            assert!(given_addresses(alias).is_empty(), "{alias:?}");
+        }
     }
 }

@@ -17,7 +17,9 @@ pub use cluster::{
     ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Subject,
     Unreadable,
 };
-pub use derive::{HOST_VETH_MAC, host_veth_name, pod_gateway, tunnel_address, vtep_mac};
+pub use derive::{
+    ALIAS_MARK, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, tunnel_address, vtep_mac,
+};
 pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};
 pub use ifname::{IfName, InvalidIfName};

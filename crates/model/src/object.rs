@@ -281,7 +281,8 @@ impl fmt::Display for RouteTarget {
     }
 }
 
-/// A device. In a wanted one, `None` says that any value will do, `running` is as `up`, and `index` is 0.
+/// A device. In a wanted one, `None` says that any value will do, `running` is as `up`, `given` is empty,
+/// and `index` is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// What it is.
@@ -294,6 +295,11 @@ pub struct Link {
     pub up: bool,
     /// Whether it is up and has a carrier: only on such a link the kernel holds nexthop objects. No one's to set.
     pub running: bool,
+    /// Of a host veth: the addresses that the CNI plugin says it gave to the pod behind it ([`given_addresses`]). None
+    /// where it says nothing. No one's to set.
+    ///
+    /// [`given_addresses`]: crate::given_addresses
+    pub given: Vec<IpAddr>,
     /// Its interface index: tells a device from a later one of the same name.
     pub index: u32,
 }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use routelet_model::{IfName, Link, LinkKind, MacAddr, Vxlan};
+use routelet_model::{IfName, Link, LinkKind, MacAddr, Vxlan, given_addresses};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use crate::Error;
@@ -32,6 +32,7 @@ pub(crate) struct SeenLink {
     pub(crate) running: bool,
     pub(crate) mtu: u32,
     mac: Option<MacAddr>,
+    given: Vec<IpAddr>,
     kind: SeenKind,
 }
 
@@ -58,13 +59,14 @@ impl SeenLink {
         }
         let index = read_u32(payload, 4).unwrap_or_default();
         let flags = read_u32(payload, 8).unwrap_or_default();
-        let (mut name, mut mtu, mut mac, mut kind) = (None, 0, None, SeenKind::Other);
+        let (mut name, mut mtu, mut mac, mut given, mut kind) = (None, 0, None, Vec::new(), SeenKind::Other);
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 libc::IFLA_IFNAME => name = attribute.name(),
                 libc::IFLA_MTU => mtu = attribute.u32()?,
                 libc::IFLA_ADDRESS => mac = attribute.mac(),
+                libc::IFLA_IFALIAS => given = given_addresses(attribute.text()),
                 libc::IFLA_LINKINFO => kind = read_kind(&attribute)?,
                 _ => {}
             }
@@ -78,6 +80,7 @@ impl SeenLink {
             running: up && carrier,
             mtu,
             mac,
+            given,
             kind,
         }))
     }
@@ -110,6 +113,7 @@ impl SeenLink {
             mtu: Some(self.mtu),
             up: self.up,
             running: self.running,
+            given: self.given.clone(),
             index: self.index,
         }
     }

@@ -97,6 +97,7 @@ fn a_link_is_brought_to_what_it_shall_be() {
             mtu: None,
             up: true,
             running: true,
+            given: Vec::new(),
             index: 0,
         };
         let veth = (Key::Link(name(POD)), Object::Link(Box::new(veth)));

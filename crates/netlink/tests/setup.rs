@@ -212,6 +212,7 @@ fn neighbours_and_forwarding_entries_come_and_go() {
         mtu: None,
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     };
     near.add_vxlan("vx0".parse().unwrap(), &vxlan).unwrap();

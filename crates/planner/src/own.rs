@@ -258,6 +258,7 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
         mtu: Some(underlay.device_mtu(settings)),
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     };
     wanted.object(Key::Link(device), Object::Link(Box::new(link)));

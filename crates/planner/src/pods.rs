@@ -212,6 +212,7 @@ fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {
         mtu: None,
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     };
     wanted.object(Key::Link(veth), Object::Link(Box::new(link)));

@@ -1,9 +1,10 @@
 //! From marked keys to operations, and from the kernel's answers back into the table.
 
 use std::mem::discriminant;
+use std::net::IpAddr;
 use std::time::Instant;
 
-use routelet_model::{IfName, Key, Kind, LinkKind, Object, RouteTarget};
+use routelet_model::{Family, IfName, Key, Kind, LinkKind, Object, RouteTarget};
 use routelet_netlink::{Error, Operation, Verb};
 use rustc_hash::FxHashSet;
 
@@ -141,6 +142,11 @@ impl<K: Kernel> Reconciler<K> {
         if let Some(awaited) = self.awaited(key, wanted) {
             return Plan::WaitFor(awaited);
         }
+        if let Some(veth) = pod_route_link(key, wanted)
+            && self.was_given_another(veth, key)
+        {
+            return Plan::WaitFor(Key::Link(veth));
+        }
         match (wanted, actual) {
             (Object::Link(wanted), None) if wanted.kind == LinkKind::Veth => Plan::WaitFor(*key),
             (Object::Link(wanted), Some(Object::Link(actual))) if wanted.kind != actual.kind => {
@@ -212,6 +218,33 @@ impl<K: Kernel> Reconciler<K> {
             }
     }
 
+    /// Whether the CNI plugin says that it gave the route's address to the pod behind the veth. Its word is newer than
+    /// the API's, which hears of the address from the kubelet.
+    fn was_given(&self, veth: IfName, key: &Key) -> bool {
+        let Key::Route { destination, .. } = key else {
+            return false;
+        };
+        self.given(veth).contains(&destination.addr())
+    }
+
+    /// Whether it says that it gave others of the family, but not this one: as long as the API has not heard of a
+    /// sandbox made anew, as after a reboot.
+    fn was_given_another(&self, veth: IfName, key: &Key) -> bool {
+        let Key::Route { destination, .. } = key else {
+            return false;
+        };
+        let family = Family::of_net(*destination);
+        let given = self.given(veth);
+        given.iter().any(|address| Family::of(*address) == family) && !given.contains(&destination.addr())
+    }
+
+    fn given(&self, veth: IfName) -> &[IpAddr] {
+        match self.table.actual(&Key::Link(veth)) {
+            Some(Object::Link(link)) => &link.given,
+            _ => &[],
+        }
+    }
+
     /// Whether an object that is not wanted may be taken away.
     fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
         let Some(actual) = &slot.actual else { return false };
@@ -230,6 +263,7 @@ impl<K: Kernel> Reconciler<K> {
             Some(link) if slot.withdrawn != Some(link) && self.ownership.is_host_veth(link) => {
                 let veth = self.table.get(&Key::Link(link));
                 veth.is_none_or(|veth| veth.actual.is_none() || veth.wanted.is_some())
+                    && !self.was_given(link, key)
             }
             _ => true,
         }

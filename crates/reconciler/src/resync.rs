@@ -172,7 +172,7 @@ impl<K: Kernel> Reconciler<K> {
         } = self;
         kernel.dump(kind, link, &mut |key, object| {
             if !table.confirm(&key, &object, *generation) {
-                note(table, ownership, key, object, *generation);
+                note(table, ownership, key, object, (*generation, link.is_some()));
             }
         })
     }
@@ -199,12 +199,23 @@ impl<K: Kernel> Reconciler<K> {
     }
 }
 
-/// Puts an object that a dump shows, and that is not as the table has it, into the table.
-fn note(table: &mut Table, ownership: &Ownership, key: Key, object: Object, generation: u32) {
+/// Puts an object that a dump shows, be it of all links or of one, and that is not as the table has it, into the table.
+fn note(
+    table: &mut Table,
+    ownership: &Ownership,
+    key: Key,
+    object: Object,
+    (generation, of_one_link): (u32, bool),
+) {
     match table.get(&key).map(|slot| (slot, &slot.actual)) {
         None if !ownership.owns(&key, &object) => return,
         // Someone else's stands before it, of which no dump of ours tells.
         Some((slot, Some(Object::Foreign { .. }))) if key.kind() == Kind::Route && !slot.in_sync() => {
+            table.settle(&key, |slot| slot.seen = generation);
+            return table.queue(key);
+        }
+        // Of several side by side, some lead to other links.
+        Some((_, Some(Object::OddRoutes))) if of_one_link => {
             table.settle(&key, |slot| slot.seen = generation);
             return table.queue(key);
         }

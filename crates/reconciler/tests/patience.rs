@@ -263,3 +263,54 @@ fn anothers_route_to_our_own_subnet_serves_until_it_is_gone() {
     );
     assert_eq!(bench.report().repairs, [], "no one has touched ours");
 }
+
+/// As after a reboot: the API still tells the pod's former address, which may be another pod's by now.
+#[test]
+fn the_plugins_word_on_a_pods_address_is_newer_than_the_apis() {
+    let mut bench = Bench::with_peer();
+    let (old, new) = (Key::route(net("10.0.0.7/32")), Key::route(net("10.0.0.8/32")));
+    let to = |name: &str| Object::Route(RouteTarget::Link(veth(name)));
+    for (name, index, given) in [("cali1", 7, [10, 0, 0, 8]), ("cali2", 8, [10, 0, 0, 7])] {
+        let Object::Link(mut link) = veth_link(true, index) else {
+            panic!()
+        };
+        link.given = vec![given.into()];
+        bench.meddle(Key::Link(veth(name)), Some(Object::Link(link.clone())));
+        bench.hint(Hint::Seen(Key::Link(veth(name)), Object::Link(link)));
+    }
+    for (key, object) in [(new, to("cali1")), (old, to("cali2"))] {
+        bench.meddle(key, Some(object.clone()));
+        bench.hint(Hint::Added(key, object));
+    }
+    bench.want(pod("cali1", "10.0.0.7/32"));
+    ten_minutes(&mut bench);
+    let present = bench.objects();
+    assert_eq!(
+        (present.get(&new), present.get(&old)),
+        (Some(&to("cali1")), Some(&to("cali2")))
+    );
+    assert!(
+        bench
+            .operations()
+            .iter()
+            .all(|(_, key)| key.kind() != Kind::Route)
+    );
+    // The kubelet has told the API.
+    bench.unwant(pod("cali1", "10.0.0.7/32").into_iter().skip(2));
+    bench.want(pod("cali1", "10.0.0.8/32"));
+    bench.want(pod("cali2", "10.0.0.7/32"));
+    ten_minutes(&mut bench);
+    assert!(
+        bench.holds(
+            pod("cali1", "10.0.0.8/32")
+                .into_iter()
+                .chain(pod("cali2", "10.0.0.7/32"))
+        )
+    );
+    assert!(
+        bench
+            .operations()
+            .iter()
+            .all(|(_, key)| key.kind() != Kind::Route)
+    );
+}

@@ -117,6 +117,7 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         mtu: Some(mtu),
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     };
     (Key::Link(device(family)), Object::Link(Box::new(link)))

@@ -325,6 +325,7 @@ pub(crate) fn device() -> [(Key, Object); 3] {
         mtu: Some(1450),
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     };
     [
@@ -394,6 +395,7 @@ pub(crate) fn veth_link(up: bool, index: u32) -> Object {
         mtu: None,
         up,
         running: up,
+        given: Vec::new(),
         index,
     }))
 }

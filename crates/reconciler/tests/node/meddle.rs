@@ -226,6 +226,7 @@ fn flawed_device(family: Family, flaws: Flaws) -> Object {
         mtu: Some(if flaws.mtu { 1300 } else { mtu }),
         up: !flaws.down,
         running: !flaws.down,
+        given: Vec::new(),
         index: 0,
     }))
 }

@@ -413,6 +413,7 @@ fn vxlan_on(parent: IfName, node: &str, local: IpAddr) -> Link {
         mtu: Some(1450),
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     }
 }
@@ -424,6 +425,7 @@ fn host_veth() -> Link {
         mtu: Some(1450),
         up: true,
         running: true,
+        given: Vec::new(),
         index: 0,
     }
 }
@@ -452,6 +454,7 @@ fn tables_of(netns: &Netns) -> Tables {
             let visit = &mut |key, mut object| {
                 if let Object::Link(link) = &mut object {
                     link.index = 0;
+                    link.given.clear();
                     if let (Key::Link(name), LinkKind::Veth) = (key, &link.kind) {
                         sysctls.extend(POD_SYSCTLS.map(|(setting, _)| Sysctl::link(setting, name)));
                     }

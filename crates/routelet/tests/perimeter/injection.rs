@@ -146,6 +146,7 @@ fn vxlans_of_others_are_left_alone() {
             mtu: Some(1400),
             up: true,
             running: true,
+            given: Vec::new(),
             index: 0,
         };
         let mut setup = routelet_netlink::Setup::open_in(netns).unwrap();

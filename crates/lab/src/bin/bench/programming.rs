@@ -232,6 +232,7 @@ impl Place {
             mtu: Some(1450),
             up: true,
             running: true,
+            given: Vec::new(),
             index: 0,
         };
         setup.add_vxlan(DEVICE.parse()?, &link)?;

@@ -1,0 +1,9 @@
+//! A real container runtime on two nodes: containerd, asked as the kubelet asks it, calls the plugin.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod containerd;
+mod cri;
+mod image;
+mod message;
+mod pods;
