@@ -95,12 +95,15 @@ impl Kernel {
             nft,
         };
         kernel.refresh_links()?;
-        match kernel.dump_nexthops(None) {
-            Ok(_) => {}
-            Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => kernel.features.nexthop_objects = false,
-            Err(error) => return Err(error),
-        }
+        kernel.features.nexthop_objects = is_known(kernel.dump_nexthops(None))?;
         Ok(kernel)
+    }
+
+    /// Has dumps filtered by us, as on a kernel that does not.
+    #[cfg(test)]
+    fn filter_itself(&mut self) {
+        self.dumps = Socket::open().unwrap();
+        self.features.strict_dump = false;
     }
 
     /// What this kernel can do.
@@ -191,6 +194,15 @@ impl Kernel {
             tracing::error!(%error, "waiting for kernel notifications is impossible: changes by others are only found by the periodic audit");
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Whether the kernel knows a kind of object, by its answer to a dump.
+fn is_known<T>(dump: Result<T, Error>) -> Result<bool, Error> {
+    match dump {
+        Ok(_) => Ok(true),
+        Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -286,6 +298,45 @@ mod tests {
                     assert_eq!(dump(&mut kernel, kind), []);
                 }
                 kernel.drain(&mut Vec::new());
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn a_kernel_without_nexthop_objects_is_told_from_one_that_fails() {
+        let refused = |errno| Error::Refused { errno, message: None };
+        assert!(is_known(Ok(())).unwrap());
+        assert!(!is_known::<()>(Err(refused(libc::EOPNOTSUPP))).unwrap());
+        assert!(is_known::<()>(Err(refused(libc::ENOBUFS))).is_err());
+    }
+
+    /// As before 4.20: each dump shows all that there is, whatever it is asked for.
+    #[test]
+    fn dumps_that_the_kernel_does_not_filter_show_the_same() {
+        Netns::new()
+            .unwrap()
+            .run(|| {
+                let (mut kernel, [nexthop, route]) = with_nexthop();
+                let Key::Nexthop { link, .. } = nexthop.key else {
+                    unreachable!()
+                };
+                let mut setup = Setup::open().unwrap();
+                let other = crate::setup::RouteSpec::blackhole("10.9.0.0/16".parse().unwrap());
+                setup.add_route(other.protocol(4)).unwrap();
+                let all = |kernel: &mut Kernel, link| {
+                    let mut found = Vec::new();
+                    for kind in Kind::ALL {
+                        kernel
+                            .dump(kind, link, &mut |key, object| found.push((key, object)))
+                            .unwrap();
+                    }
+                    found
+                };
+                let links = [None, Some(link), Some("far".parse().unwrap())];
+                let filtered = links.map(|link| all(&mut kernel, link));
+                assert!(filtered[0].contains(&(route.key, route.object)));
+                kernel.filter_itself();
+                assert_eq!(links.map(|link| all(&mut kernel, link)), filtered);
             })
             .unwrap();
     }

@@ -252,8 +252,7 @@ impl Socket {
         found: &mut Vec<T>,
         mut decode: impl FnMut(u16, &[u8]) -> Result<Option<T>, Error>,
     ) -> Result<(), Error> {
-        let before = found.len();
-        for _ in 0..DUMP_ATTEMPTS {
+        until_undisturbed(found, |found| {
             let sequence = self.send_one(message, NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut progress = Progress::default();
             // The answer is read to its end also when a message is unreadable: the next dump could not begin.
@@ -267,13 +266,8 @@ impl Socket {
                     }
                 })?;
             }
-            unreadable?;
-            if !progress.interrupted {
-                return Ok(());
-            }
-            found.truncate(before);
-        }
-        Err(Error::Interrupted(DUMP_ATTEMPTS))
+            unreadable.map(|()| progress)
+        })
     }
 
     fn send_one(&mut self, message: &impl NetlinkSerializable, flags: u16) -> Result<u32, Error> {
@@ -323,6 +317,21 @@ pub(crate) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>, flags:
             Err(error) => return Err(Error::io("receiving from the kernel")(error)),
         }
     }
+}
+
+/// Dumps until nothing interrupts it; what an interrupted dump has found is dropped.
+fn until_undisturbed<T>(
+    found: &mut Vec<T>,
+    mut dump: impl FnMut(&mut Vec<T>) -> Result<Progress, Error>,
+) -> Result<(), Error> {
+    let before = found.len();
+    for _ in 0..DUMP_ATTEMPTS {
+        if !dump(found)?.interrupted {
+            return Ok(());
+        }
+        found.truncate(before);
+    }
+    Err(Error::Interrupted(DUMP_ATTEMPTS))
 }
 
 /// How far the answer to a dump has been read.
@@ -437,6 +446,28 @@ mod tests {
         assert!(progress.done && progress.interrupted);
         let (result, progress, _) = read(&[vec![done(-libc::EINTR)]]);
         assert!(result.is_ok() && progress.done && progress.interrupted);
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_begun_again_and_leaves_nothing() {
+        let run = |interruptions: u32| {
+            let (mut found, mut dumps) = (vec!["from before"], 0);
+            let result = until_undisturbed(&mut found, |found| {
+                dumps += 1;
+                let interrupted = dumps <= interruptions;
+                found.push(if interrupted { "half" } else { "whole" });
+                Ok(Progress {
+                    done: true,
+                    interrupted,
+                })
+            });
+            (result, found, dumps)
+        };
+        assert!(matches!(run(0), (Ok(()), found, 1) if found == ["from before", "whole"]));
+        assert!(matches!(run(3), (Ok(()), found, 4) if found == ["from before", "whole"]));
+        let (result, found, dumps) = run(u32::MAX);
+        assert!(matches!(result, Err(Error::Interrupted(DUMP_ATTEMPTS))));
+        assert_eq!((found, dumps), (vec!["from before"], DUMP_ATTEMPTS));
     }
 
     #[test]
