@@ -116,10 +116,9 @@ impl<K: Kernel> Reconciler<K> {
                     return;
                 }
                 if verb == Verb::Create
-                    && let Some(Object::Link(old)) = self.table.actual(&key)
-                    && matches!(old.kind, LinkKind::Vxlan(_))
+                    && let Some(old) = self.table.actual(&key).filter(|old| gives_way(old))
                 {
-                    let old = Object::Link(old.clone());
+                    let old = old.clone();
                     self.emit(Verb::Delete, key, old);
                 }
                 self.emit(verb, key, wanted);
@@ -158,6 +157,8 @@ impl<K: Kernel> Reconciler<K> {
                 }
             }
             (_, None) => Plan::Write(Verb::Create),
+            // Someone else's route beside ours is to stay, which a replacement might hit.
+            (Object::Route(RouteTarget::Blackhole), Some(_)) => Plan::Write(Verb::Create),
             (Object::Route(_), Some(Object::Foreign { .. } | Object::OddRoutes)) => {
                 Plan::Write(Verb::Supplant)
             }
@@ -444,5 +445,15 @@ impl<K: Kernel> Reconciler<K> {
         {
             self.report.recovered.push((*key, trouble));
         }
+    }
+}
+
+/// Whether what is there is deleted where another is to be made: a device whose parameters cannot be changed, our own
+/// routes where a blackhole shall be.
+fn gives_way(old: &Object) -> bool {
+    match old {
+        Object::Link(old) => matches!(old.kind, LinkKind::Vxlan(_)),
+        Object::Route(_) | Object::OddRoutes => true,
+        _ => false,
     }
 }

@@ -45,6 +45,7 @@ impl<K: Kernel> Reconciler<K> {
                 Hint::NftTouched => self.nft_touched = true,
                 Hint::HostChanged => {
                     self.host_changed = true;
+                    self.others_in_doubt = true;
                     // What failed for want of a link of the host's may go well now.
                     self.retry_troubles(|_| true);
                 }
@@ -120,6 +121,7 @@ impl<K: Kernel> Reconciler<K> {
         } else if before.is_some_and(|(was_up, _)| was_up != now_up) {
             self.suspects.insert(link);
             self.look_again(link, now);
+            self.others_in_doubt = true;
         }
         // Every host veth has a slot, wanted or not: a route of a pod that the API has not told us of is
         // safe as long as its veth lives.
@@ -137,6 +139,7 @@ impl<K: Kernel> Reconciler<K> {
         self.lose(Key::Link(link));
         self.gone.insert(Key::Link(link));
         self.suspects.remove(&link);
+        self.others_in_doubt = true;
     }
 
     /// Queues keys that the kernel refused, before their time.

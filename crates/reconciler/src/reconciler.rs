@@ -48,6 +48,8 @@ pub struct Reconciler<K> {
     pub(crate) gone: FxHashSet<Key>,
     /// Whether someone else's routes may stand before ours unheard of, which no dump of ours shows.
     pub(crate) others_unknown: bool,
+    /// Whether someone else's routes that serve in place of ours may have gone, with a link and without a word.
+    pub(crate) others_in_doubt: bool,
     /// Whether notifications were lost since the last full comparison.
     pub(crate) lost: bool,
     /// Whether the host's own links or addresses have changed since they were last read.
@@ -94,6 +96,7 @@ impl<K: Kernel> Reconciler<K> {
             second_look: None,
             gone: FxHashSet::default(),
             others_unknown: true,
+            others_in_doubt: false,
             lost: false,
             host_changed: true,
             host_again_at: None,
@@ -150,6 +153,7 @@ impl<K: Kernel> Reconciler<K> {
     /// old fights.
     pub fn audit(&mut self, now: Instant) {
         self.resync_at = Some(now);
+        self.others_in_doubt = true;
         self.backoff.prune(now);
         self.table.shrink();
         let Self { waiting, table, .. } = self;
@@ -208,6 +212,7 @@ impl<K: Kernel> Reconciler<K> {
             && let Some((_, links)) = self.second_look.take()
         {
             self.suspects.extend(links);
+            self.others_in_doubt = true;
         }
         if self.resync_at.is_some_and(|at| at <= now) {
             self.resync_all(now);
@@ -215,6 +220,9 @@ impl<K: Kernel> Reconciler<K> {
         // Once all that is wanted is known, at the latest.
         if self.others_unknown && self.may_remove && self.resync_at.is_none() {
             self.read_others(now);
+        }
+        if std::mem::take(&mut self.others_in_doubt) {
+            self.reread_serving(now);
         }
         self.forget_with_gone(Some(Cause::Deleted));
         // Links come first and alone: what is on them depends on what became of them.

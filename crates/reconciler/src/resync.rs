@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use routelet_model::{IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::Error;
+use rustc_hash::FxHashSet;
 
 use crate::ownership::Ownership;
 use crate::table::{Cause, Slot, Table};
@@ -124,6 +125,24 @@ impl<K: Kernel> Reconciler<K> {
         match read {
             Ok(()) => self.others_unknown = false,
             Err(error) => self.reread_later(Kind::Route, &error, now),
+        }
+    }
+
+    /// Looks whether the routes of someone else's that serve in place of ours are still there.
+    pub(crate) fn reread_serving(&mut self, now: Instant) {
+        let serves = |(key, slot): (&Key, &Slot)| {
+            let foreign = matches!(slot.actual, Some(Object::Foreign { .. }));
+            (key.kind() == Kind::Route && foreign && slot.wanted.is_some()).then_some(*key)
+        };
+        let mut gone: FxHashSet<Key> = self.table.iter().filter_map(serves).collect();
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = self.kernel.dump_others(&mut |key, _| _ = gone.remove(&key)) {
+            return self.reread_later(Kind::Route, &error, now);
+        }
+        for key in gone {
+            self.table.edit(key, |slot| slot.actual = None);
         }
     }
 

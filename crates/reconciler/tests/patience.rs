@@ -254,6 +254,17 @@ fn anothers_route_to_our_own_subnet_serves_until_it_is_gone() {
     assert_eq!(bench.operations(), [], "and is let alone");
     assert_eq!(bench.objects().get(&own), Some(&others));
     assert_eq!(bench.reconciler.count(Kind::Route).out_of_sync, 0);
+    // With a link, without a word.
+    bench.meddle(own, None);
+    bench.hint(Hint::HostChanged);
+    bench.settle();
+    assert_eq!(
+        bench.objects().get(&own),
+        Some(&Object::Route(RouteTarget::Blackhole))
+    );
+    bench.meddle(own, Some(others.clone()));
+    bench.hint(Hint::Seen(own, others));
+    bench.settle();
     bench.meddle(own, None);
     bench.hint(Hint::OthersGone(own));
     bench.settle();
