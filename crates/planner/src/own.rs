@@ -32,6 +32,11 @@ pub(crate) struct Underlay {
 }
 
 impl Underlay {
+    /// The VNI of the device that has this underlay, for a family of pods.
+    pub(crate) fn vni(&self, settings: &Settings, pods: Family) -> u32 {
+        vni(settings.vxlan.vni, pods, Family::of(self.local))
+    }
+
     fn device_mtu(&self, settings: &Settings) -> u32 {
         let overhead = OVERHEAD.get(Family::of(self.local));
         settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(*overhead))
@@ -246,7 +251,7 @@ fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted)
 fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Underlay, wanted: &mut Wanted) {
     let device = *settings.vxlan.device.get(family);
     let vxlan = Vxlan {
-        vni: vni(settings.vxlan.vni, family, Family::of(underlay.local)),
+        vni: underlay.vni(settings, family),
         port: settings.vxlan.port,
         local: underlay.local,
         parent: Some(underlay.parent),
