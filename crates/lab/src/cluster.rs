@@ -62,6 +62,18 @@ impl KubeApi {
         }
     }
 
+    /// The object of the same kind and name, as the API has it.
+    pub fn get(&self, object: &Value) -> Result<Value> {
+        match self {
+            Self::Real(server) => server.get(object),
+            Self::Memory(api, _) => {
+                let (resource, name) = identify(object)?;
+                api.get(resource, &name)
+                    .with_context(|| format!("{name} is not there"))
+            }
+        }
+    }
+
     /// Deletes an object.
     pub fn delete(&self, object: &Value) -> Result<()> {
         match self {
