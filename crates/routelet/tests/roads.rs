@@ -221,6 +221,71 @@ fn ipv6_pods_over_either_underlay() {
     }
 }
 
+/// As distributions set it, for links that are there and for those to come. What a pod sends to another node comes back
+/// by the tunnel, so that the agent's device must not filter strictly. With a strict filter on the node's own link the
+/// packet would be dropped on the way there, and that link is not the agent's: see docs/architecture.md.
+#[test]
+fn a_strict_reverse_path_filter_by_default_stops_no_answer_in_the_tunnel() {
+    for (own_link, underlay) in [("2", &Family::ALL[..]), ("2", &[V4]), ("0", &[V4])] {
+        let stage = Stage::new(&[V4], underlay, |node| {
+            write_sysctl(node, "ipv4/conf/all/rp_filter", "0");
+            write_sysctl(node, "ipv4/conf/default/rp_filter", "1");
+            write_sysctl(node, "ipv4/conf/eth0/rp_filter", own_link);
+        });
+        stage.all_roads_work();
+    }
+}
+
+#[test]
+fn the_filter_of_the_tunnels_device_stays_loose() {
+    let stage = Stage::new(&[V4], &[V4], |node| {
+        write_sysctl(node, "ipv4/conf/default/rp_filter", "1");
+    });
+    let node = stage.node(0).netns();
+    let wait_loose = |after: &str| {
+        let is_loose = || {
+            let path = "/proc/sys/net/ipv4/conf/vxlan.calico/rp_filter";
+            let read = node.run(|| std::fs::read_to_string(path)).unwrap();
+            read.is_ok_and(|value| value.trim() == "2")
+        };
+        wait::until(wait::LONG, &format!("a loose filter after {after}"), is_loose).unwrap();
+    };
+    wait_loose("the start");
+    for value in ["0", "1"] {
+        write_sysctl(node, "ipv4/conf/vxlan.calico/rp_filter", value);
+        wait_loose("a change");
+    }
+    stage
+        .node(0)
+        .setup()
+        .unwrap()
+        .delete_link("vxlan.calico")
+        .unwrap();
+    wait_loose("another device");
+    wait::until(wait::LONG, "pods to reach another node again", || {
+        let (_, from, to, _) = stage.other_node(V4);
+        Ping::to(to)
+            .patience(Duration::from_millis(50))
+            .run(from)
+            .unwrap()
+            .received()
+            == 1
+    })
+    .unwrap();
+}
+
+#[test]
+fn all_other_roads_work_where_the_nodes_links_filter_strictly() {
+    for (all, own_link) in [("0", "1"), ("1", "0"), ("1", "1")] {
+        let stage = Stage::new(&[V4], &[V4], |node| {
+            write_sysctl(node, "ipv4/conf/all/rp_filter", all);
+            write_sysctl(node, "ipv4/conf/default/rp_filter", "1");
+            write_sysctl(node, "ipv4/conf/eth0/rp_filter", own_link);
+        });
+        stage.roads(V4).into_iter().for_each(works);
+    }
+}
+
 /// Hosts probe new addresses for duplicates, which takes a second or two. When the plugin's ADD has returned, a pod's
 /// first packet goes out all the same, and the first one to it arrives.
 #[test]
