@@ -274,11 +274,14 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
     stage.add_pod_links("db", 3);
     stage.meddle(FOREIGN, &[create(peer, to_eth0.clone()), create(pod, to_eth0)]);
     stage.wait_noticed();
-    stage.add_peer(4);
     let object = stage.cluster.pod_object(0, "db", 3).unwrap().build();
-    stage.cluster.api().apply(&object).unwrap();
-    stage.wait_right("the peer and the pod were added");
+    // One after the other: of two that are replaced at a time, the log names one.
     for key in [peer, pod] {
+        if key == peer {
+            stage.add_peer(4);
+        } else {
+            stage.cluster.api().apply(&object).unwrap();
+        }
         let told = format!("object={key}");
         wait::until(wait::LONG, &format!("a warning about {key}"), || {
             stage
@@ -289,6 +292,7 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
         })
         .unwrap_or_else(|error| panic!("{error}: {:#?}", stage.agent().log()));
     }
+    stage.wait_right("the peer and the pod were added");
 }
 
 /// As the connected route of a bridge, on which pods of another network plugin are, and a BGP daemon's aggregate.
