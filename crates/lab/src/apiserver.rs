@@ -156,6 +156,11 @@ impl ApiServer {
         self.directory.write(&format!("{name}.kubeconfig"), content)
     }
 
+    /// The object of the same kind and name, as the server has it.
+    pub fn get(&self, object: &Value) -> Result<Value> {
+        self.request("GET", &path_of(object)?, None)
+    }
+
     /// Creates the object or changes it to what is said, and then its status.
     pub fn apply(&self, object: &Value) -> Result<()> {
         self.apply_all(std::slice::from_ref(object))

@@ -1,11 +1,11 @@
 //! A cluster of the lab: a LAN, a Kubernetes API on it, nodes with an agent each, and their pods.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use ipnet::{IpNet, Ipv4Net};
-use routelet_model::Family;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use routelet_model::{Family, PerFamily};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Resource, Server, objects};
@@ -58,6 +58,18 @@ impl KubeApi {
                     api.create(resource, object.clone())
                 };
                 done.map(|_| ()).map_err(|status| anyhow!("{name}: {status:?}"))
+            }
+        }
+    }
+
+    /// The object of the same kind and name, as the API has it.
+    pub fn get(&self, object: &Value) -> Result<Value> {
+        match self {
+            Self::Real(server) => server.get(object),
+            Self::Memory(api, _) => {
+                let (resource, name) = identify(object)?;
+                api.get(resource, &name)
+                    .with_context(|| format!("{name} is not there"))
             }
         }
     }
@@ -124,13 +136,23 @@ pub struct Cluster {
 pub struct ClusterNode {
     /// Its namespace and links.
     pub node: Node,
-    /// Its pod subnet.
+    /// Its IPv4 pod subnet.
     pub subnet: IpNet,
+    /// Its IPv6 pod subnet, which its Node object has where it is made to: see [`Cluster::node_object_of`].
+    pub subnet_v6: IpNet,
     /// Its agent, once started.
     pub agent: Option<Agent>,
 }
 
 impl ClusterNode {
+    /// Its pod subnet of a family.
+    pub fn subnet_of(&self, family: Family) -> IpNet {
+        match family {
+            Family::V4 => self.subnet,
+            Family::V6 => self.subnet_v6,
+        }
+    }
+
     /// Its agent.
     pub fn agent(&mut self) -> Result<&mut Agent> {
         self.agent
@@ -191,21 +213,29 @@ impl Cluster {
     pub fn add_unregistered_node(&mut self) -> Result<usize> {
         let number = self.nodes.len() + 1;
         let node = self.lab.node(&format!("node-{number}"))?;
-        let subnet = subnet(number)?;
+        let subnets = subnets(number)?;
         self.nodes.push(ClusterNode {
             node,
-            subnet,
+            subnet: subnets.v4,
+            subnet_v6: subnets.v6,
             agent: None,
         });
         Ok(number - 1)
     }
 
-    /// The Node object of a node, to be changed and applied.
+    /// The Node object of a node, to be changed and applied. Its pod subnet and its address are IPv4 ones.
     pub fn node_object(&self, index: usize) -> objects::NodeBuilder {
-        let ClusterNode { node, subnet, .. } = &self.nodes[index];
-        objects::node(node.name())
-            .pod_cidrs([subnet])
-            .internal_ip(node.address(Family::V4))
+        self.node_object_of(index, &[Family::V4], &[Family::V4])
+    }
+
+    /// The same, with pod subnets of `pods` and addresses of `underlay`.
+    pub fn node_object_of(&self, index: usize, pods: &[Family], underlay: &[Family]) -> objects::NodeBuilder {
+        let node = &self.nodes[index];
+        let object =
+            objects::node(node.node.name()).pod_cidrs(pods.iter().map(|family| node.subnet_of(*family)));
+        underlay.iter().fold(object, |object, family| {
+            object.internal_ip(node.node.address(*family))
+        })
     }
 
     /// Starts the agent of a node.
@@ -228,10 +258,15 @@ impl Cluster {
     /// Adds a pod with the address number `host` of its node's subnet: first its links, as the CNI plugin makes them,
     /// then its Pod object.
     pub fn add_pod(&self, index: usize, name: &str, host: u8) -> Result<Pod> {
-        let pod = self.nodes[index]
-            .node
-            .pod(name, &[self.pod_address(index, host)?])?;
-        self.api.apply(&self.pod_object(index, name, host)?.build())?;
+        self.add_pod_of(index, name, host, &[Family::V4])
+    }
+
+    /// The same, with an address of each of the families.
+    pub fn add_pod_of(&self, index: usize, name: &str, host: u8, families: &[Family]) -> Result<Pod> {
+        let addresses = self.pod_addresses(index, host, families);
+        let pod = self.nodes[index].node.pod(name, &addresses)?;
+        let object = self.pod_object(index, name, host)?.ips(addresses);
+        self.api.apply(&object.build())?;
         Ok(pod)
     }
 
@@ -244,12 +279,19 @@ impl Cluster {
             .phase("Running"))
     }
 
-    /// Address number `host` of a node's pod subnet.
+    /// Address number `host` of a node's IPv4 pod subnet.
     pub fn pod_address(&self, index: usize, host: u8) -> Result<IpAddr> {
-        match self.nodes[index].subnet {
-            IpNet::V4(subnet) => Ok(Ipv4Addr::from_bits(subnet.network().to_bits() + u32::from(host)).into()),
-            IpNet::V6(subnet) => Err(anyhow!("{subnet}: the cluster's pods have IPv4 addresses")),
-        }
+        let addresses = self.pod_addresses(index, host, &[Family::V4]);
+        addresses.first().copied().context("a node without a pod subnet")
+    }
+
+    /// Addresses number `host` of a node's pod subnets, in the order of the families.
+    pub fn pod_addresses(&self, index: usize, host: u8, families: &[Family]) -> Vec<IpAddr> {
+        let address = |family: &Family| match self.nodes[index].subnet_of(*family) {
+            IpNet::V4(net) => IpAddr::from(Ipv4Addr::from_bits(net.network().to_bits() + u32::from(host))),
+            IpNet::V6(net) => IpAddr::from(Ipv6Addr::from_bits(net.network().to_bits() + u128::from(host))),
+        };
+        families.iter().map(address).collect()
     }
 
     /// A node.
@@ -283,10 +325,13 @@ impl Cluster {
     }
 }
 
-/// Pod subnet of the node of this number: 10.244.NUMBER.0/24.
-fn subnet(number: usize) -> Result<IpNet> {
+/// Pod subnets of the node of this number: 10.244.NUMBER.0/24 and fd00:244:NUMBER::/64, the number in hexadecimal there.
+fn subnets(number: usize) -> Result<PerFamily<IpNet>> {
     let number = u8::try_from(number).context("the cluster's subnets are enough for 255 nodes")?;
-    Ok(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, number, 0), 24).into())
+    Ok(PerFamily {
+        v4: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, number, 0), 24).into(),
+        v6: Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x244, number.into(), 0, 0, 0, 0, 0), 64).into(),
+    })
 }
 
 /// A kubeconfig for a server without authentication.

@@ -3,6 +3,7 @@
 mod agent;
 pub mod api;
 pub mod apiserver;
+pub mod capture;
 mod cluster;
 mod cni;
 pub mod http;
@@ -17,6 +18,7 @@ pub mod wait;
 
 pub use agent::Agent;
 pub use apiserver::ApiServer;
+pub use capture::{Capture, Packet};
 pub use cluster::{Backend, Cluster, ClusterNode, KubeApi, agent_rules};
 pub use kernel_view::KernelView;
 pub use ping::{Ping, PingReport, Pinger, ping};

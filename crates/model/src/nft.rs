@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{IfName, Key};
+use crate::{IfName, Key, PerFamily};
 
 /// A set of the table; the table has one for each family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,8 +52,8 @@ impl fmt::Display for NftSet {
 pub struct NftRules {
     /// What the names of host veths begin with: what comes from there must come from an address of its own.
     pub interface_prefix: IfName,
-    /// VXLAN network identifier that only nodes may send.
-    pub vni: u32,
+    /// VXLAN network identifiers that only nodes may send: that of the device for each family of pods.
+    pub vnis: PerFamily<u32>,
     /// UDP port of VXLAN.
     pub port: u16,
     /// Whether packets of own pods that leave the cluster get the node's address.
@@ -64,11 +64,13 @@ pub struct NftRules {
 
 impl fmt::Display for NftRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "interface-prefix {} vni {} port {} masquerade {} ipip {}",
-            self.interface_prefix, self.vni, self.port, self.masquerade, self.ipip
-        )
+        let PerFamily { v4, v6 } = self.vnis;
+        write!(f, "interface-prefix {} vni {v4}", self.interface_prefix)?;
+        if v6 != v4 {
+            write!(f, ",{v6}")?;
+        }
+        let (port, masquerade, ipip) = (self.port, self.masquerade, self.ipip);
+        write!(f, " port {port} masquerade {masquerade} ipip {ipip}")
     }
 }
 

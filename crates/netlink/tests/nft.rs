@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
-use routelet_model::{Key, Kind, NftRules, NftSet, Object};
+use routelet_model::{Key, Kind, NftRules, NftSet, Object, PerFamily};
 use routelet_netlink::setup::VethEnd;
 use routelet_netlink::{Config, Error, Hint, Kernel, Netns, Setup, Verb};
 
@@ -45,7 +45,7 @@ fn nft(script: &str) -> String {
 fn rules() -> NftRules {
     NftRules {
         interface_prefix: name("cali"),
-        vni: 4096,
+        vnis: PerFamily { v4: 4096, v6: 4096 },
         port: 4789,
         masquerade: true,
         ipip: false,
@@ -141,10 +141,15 @@ fn all_rules_there_can_be_are_recognised() {
     in_netns(|| {
         let mut kernel = made();
         for (masquerade, ipip) in [(false, true), (true, true), (false, false), (true, false)] {
-            for (prefix, vni, port) in [("cali", 4096, 4789), ("x", 0, 1), ("a-b.", 0xff_ffff, 65535)] {
+            for (prefix, v4, v6, port) in [
+                ("cali", 4096, 4096, 4789),
+                ("cali", 4096, 4097, 4789),
+                ("x", 0, 0, 1),
+                ("a-b.", 0xff_ffff, 0xff_fffe, 65535),
+            ] {
                 let rules = NftRules {
                     interface_prefix: name(prefix),
-                    vni,
+                    vnis: PerFamily { v4, v6 },
                     port,
                     masquerade,
                     ipip,

@@ -7,7 +7,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use routelet_model::{Family, IfName, Key, NftRules, NftSet, Node, Object};
+use routelet_model::{Family, IfName, Key, NftRules, NftSet, Node, Object, PerFamily};
 
 use crate::Settings;
 use crate::own::Facts;
@@ -38,9 +38,17 @@ pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) 
     let (Some(nft), Ok(interface_prefix)) = (nft, IfName::new(interface_prefix)) else {
         return;
     };
+    // A family without a device has the setting: it is a node's, if anyone's.
+    let vni = |family| {
+        let underlay = facts.underlay.get(family).as_ref();
+        underlay.map_or(vxlan.vni, |underlay| underlay.vni(known.settings, family))
+    };
     let rules = NftRules {
         interface_prefix,
-        vni: vxlan.vni,
+        vnis: PerFamily {
+            v4: vni(Family::V4),
+            v6: vni(Family::V6),
+        },
         port: vxlan.port,
         masquerade: nft.masquerade,
         ipip: false,

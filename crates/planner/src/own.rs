@@ -20,6 +20,11 @@ use crate::{Missing, Notice, Reason, Settings, nft};
 /// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
 const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
 
+/// Reverse path filter that lets a source pass which is reached by any link. What a pod sends to another node goes by
+/// the underlay, and the answer comes by the tunnel, from an address that is reached by the underlay. (IPv6 has no such
+/// filter.)
+const LOOSE: u32 = 2;
+
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5). On a smaller one the kernel has none.
 const MTU_AT_LEAST_V6: u32 = 1280;
 
@@ -32,6 +37,11 @@ pub(crate) struct Underlay {
 }
 
 impl Underlay {
+    /// The VNI of the device that has this underlay, for a family of pods.
+    pub(crate) fn vni(&self, settings: &Settings, pods: Family) -> u32 {
+        vni(settings.vxlan.vni, pods, Family::of(self.local))
+    }
+
     fn device_mtu(&self, settings: &Settings) -> u32 {
         let overhead = OVERHEAD.get(Family::of(self.local));
         settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(*overhead))
@@ -246,7 +256,7 @@ fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted)
 fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Underlay, wanted: &mut Wanted) {
     let device = *settings.vxlan.device.get(family);
     let vxlan = Vxlan {
-        vni: vni(settings.vxlan.vni, family, Family::of(underlay.local)),
+        vni: underlay.vni(settings, family),
         port: settings.vxlan.port,
         local: underlay.local,
         parent: Some(underlay.parent),
@@ -262,6 +272,10 @@ fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Un
         index: 0,
     };
     wanted.object(Key::Link(device), Object::Link(Box::new(link)));
+    if family == Family::V4 {
+        let filter = Sysctl::link(SysctlName::Ipv4RpFilter, device);
+        wanted.object(Key::Sysctl(filter), Object::Sysctl(LOOSE));
+    }
     if let Some(address) = tunnel_address_of(&facts.node, family) {
         wanted.object(
             Key::Address {

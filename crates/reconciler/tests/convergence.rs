@@ -8,7 +8,7 @@ use node::meddle::Flaws;
 use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, veth};
 use proptest::prelude::*;
 use routelet_model::{
-    ClusterEvent, Family, Key, MacAddr, NftRules, NftSet, Object, RouteTarget, Sysctl, SysctlName,
+    ClusterEvent, Family, Key, MacAddr, NftRules, NftSet, Object, PerFamily, RouteTarget, Sysctl, SysctlName,
     host_prefix, vtep_mac,
 };
 
@@ -223,7 +223,7 @@ fn nft() -> impl Strategy<Value = (Key, Object)> {
     let rules = (any::<bool>(), any::<bool>()).prop_map(|(masquerade, ipip)| {
         let rules = NftRules {
             interface_prefix: name("cali"),
-            vni: 4096,
+            vnis: PerFamily { v4: 4096, v6: 4096 },
             port: 4789,
             masquerade,
             ipip,

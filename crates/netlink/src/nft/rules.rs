@@ -4,7 +4,7 @@
 //! packet that is dropped costs least.
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use routelet_model::{Family, NftRules, NftSet};
+use routelet_model::{Family, NftRules, NftSet, PerFamily};
 
 use crate::Error;
 use crate::attributes::Attributes;
@@ -149,14 +149,12 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
         }
     }
     // What is too short to say whose it is, as the first piece of a packet may be, is dropped.
-    let [_, vni @ ..] = rules.vni.to_be_bytes();
-    add(
-        GUARD,
-        "another VXLAN's",
-        Expressions::default()
-            .bytes(Op::IsNot, Base::Transport, VNI_OFFSET, &vni)
-            .verdict(Verdict::Return),
-    );
+    let mut others = Expressions::default();
+    for vni in vnis(rules) {
+        let [_, vni @ ..] = vni.to_be_bytes();
+        others = others.bytes(Op::IsNot, Base::Transport, VNI_OFFSET, &vni);
+    }
+    add(GUARD, "another VXLAN's", others.verdict(Verdict::Return));
     add(GUARD, "no node's", Expressions::default().verdict(Verdict::Drop));
     if rules.masquerade {
         for family in Family::ALL {
@@ -236,6 +234,12 @@ fn tunnels(rules: &NftRules) -> impl Iterator<Item = Tunnel> {
     vxlan.into_iter().chain(ipip)
 }
 
+/// Each of the VNIs once.
+fn vnis(rules: &NftRules) -> impl Iterator<Item = u32> {
+    let PerFamily { v4, v6 } = rules.vnis;
+    std::iter::once(v4).chain((v6 != v4).then_some(v6))
+}
+
 fn comment(text: &str) -> Vec<u8> {
     let mut data = vec![COMMENT, (text.len() + 1) as u8];
     data.extend(text.as_bytes());
@@ -270,10 +274,18 @@ fn parse(text: &str) -> Option<NftRules> {
     };
     Some(NftRules {
         interface_prefix: prefix.parse().ok()?,
-        vni: vni.parse().ok()?,
+        vnis: parse_vnis(vni)?,
         port: port.parse().ok()?,
         masquerade: masquerade.parse().ok()?,
         ipip: ipip.parse().ok()?,
+    })
+}
+
+fn parse_vnis(text: &str) -> Option<PerFamily<u32>> {
+    let (v4, v6) = text.split_once(',').unwrap_or((text, text));
+    Some(PerFamily {
+        v4: v4.parse().ok()?,
+        v6: v6.parse().ok()?,
     })
 }
 
@@ -446,14 +458,16 @@ mod tests {
 
     #[test]
     fn what_the_rules_display_is_understood() {
-        let rules = NftRules {
-            interface_prefix: "cali".parse().unwrap(),
-            vni: 4096,
-            port: 4789,
-            masquerade: true,
-            ipip: false,
-        };
-        assert_eq!(parse(&rules.to_string()), Some(rules));
+        for (v4, v6) in [(4096, 4096), (4096, 4097), (0xff_ffff, 0xff_fffe)] {
+            let rules = NftRules {
+                interface_prefix: "cali".parse().unwrap(),
+                vnis: PerFamily { v4, v6 },
+                port: 4789,
+                masquerade: true,
+                ipip: false,
+            };
+            assert_eq!(parse(&rules.to_string()), Some(rules));
+        }
         assert_eq!(parse("by hand"), None);
         assert_eq!(read_comment(&comment("by hand")), Some("by hand"));
     }

@@ -1,6 +1,6 @@
 //! What the nft table holds, whoever overlaps with whom.
 
-use routelet_model::{Key, NftSet, Object};
+use routelet_model::{Key, NftSet, Object, PerFamily};
 
 use crate::support::*;
 
@@ -31,6 +31,24 @@ impl World {
 
 fn with_table() -> World {
     World::ready_with(mk_nft_settings(true))
+}
+
+/// A device whose pods are of the other family than its underlay has the next VNI.
+#[test]
+fn the_vnis_of_both_devices_are_guarded() {
+    let mut world = with_table();
+    let mut vnis = |addresses: &[&str], subnets: &[&str]| {
+        world.node(mk_node(OWN, 100, addresses, subnets));
+        match world.wanted.get(&Key::NftRules) {
+            Some(Object::NftRules(rules)) => rules.vnis,
+            other => panic!("{other:?} for rules"),
+        }
+    };
+    let both = ["10.1.0.0/24", "fd10:1::/64"];
+    let on_one = |v4, v6| PerFamily { v4, v6 };
+    assert_eq!(vnis(&["192.168.0.1", "fd00::1"], &both), on_one(4096, 4096));
+    assert_eq!(vnis(&["192.168.0.1"], &both), on_one(4096, 4097));
+    assert_eq!(vnis(&["fd00::1"], &both), on_one(4097, 4096));
 }
 
 #[test]

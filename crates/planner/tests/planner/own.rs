@@ -45,6 +45,7 @@ fn own_objects() {
              66:07:02:c1:cc:60 mtu 1450 up",
             "sysctl net/ipv4/ip_forward 1",
             "sysctl net/ipv6/conf/all/forwarding 1",
+            "sysctl net/ipv4/conf/vxlan.calico/rp_filter 2",
             "address fd10:1::/128 dev vxlan-v6.calico present",
             "address 10.1.0.0/32 dev vxlan.calico present",
             "route 10.1.0.0/24 blackhole",

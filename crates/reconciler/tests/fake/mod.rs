@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use routelet_model::{
-    Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, NftRules, NftSet, Object, RouteTarget, Sysctl,
-    SysctlName, Vxlan,
+    Family, Host, IfName, Key, Kind, Link, LinkKind, MacAddr, NftRules, NftSet, Object, PerFamily,
+    RouteTarget, Sysctl, SysctlName, Vxlan,
 };
 use routelet_netlink::{Error, Failure, Flushed, Hint, Operation, Verb};
 use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
@@ -370,7 +370,7 @@ pub(crate) fn peer(n: u8) -> [(Key, Object); 4] {
 pub(crate) fn nft_table() -> [(Key, Object); 4] {
     let rules = NftRules {
         interface_prefix: veth("cali"),
-        vni: 4096,
+        vnis: PerFamily { v4: 4096, v6: 4096 },
         port: 4789,
         masquerade: true,
         ipip: false,

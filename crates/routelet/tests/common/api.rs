@@ -201,7 +201,11 @@ impl Stage {
 
     /// Makes a pod's links with the node's address number `host`; its object is not made.
     pub(crate) fn link_pod(&mut self, name: &str, host: u8) {
-        let address = self.cluster.pod_address(0, host).unwrap();
+        self.link_pod_as(name, self.cluster.pod_address(0, host).unwrap());
+    }
+
+    /// The same with an address that is not the node's to give.
+    pub(crate) fn link_pod_as(&mut self, name: &str, address: IpAddr) {
         let pod = self.cluster.nodes()[0].node.pod(name, &[address]).unwrap();
         self.pods.push(pod.without_host_routes().unwrap());
     }

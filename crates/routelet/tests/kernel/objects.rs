@@ -275,8 +275,8 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
     stage.meddle(FOREIGN, &[create(peer, to_eth0.clone()), create(pod, to_eth0)]);
     stage.wait_noticed();
     let object = stage.cluster.pod_object(0, "db", 3).unwrap().build();
+    // One after the other: of two that are replaced at a time, the log names one.
     for key in [peer, pod] {
-        // One after the other: of several at once, the log names the first.
         if key == peer {
             stage.add_peer(4);
         } else {

@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 use routelet_lab::api::objects;
 use routelet_lab::{Agent, Backend, Cluster, Pod, wait};
 use routelet_model::{
-    Family, HOST_VETH_MAC, IfName, Key, Kind, Link, LinkKind, NftRules, NftSet, Object, RouteTarget, Sysctl,
-    SysctlName, Vxlan, host_prefix, vtep_mac,
+    Family, HOST_VETH_MAC, IfName, Key, Kind, Link, LinkKind, NftRules, NftSet, Object, PerFamily,
+    RouteTarget, Sysctl, SysctlName, Vxlan, host_prefix, vtep_mac,
 };
 use routelet_netlink::{Config, Hint, Kernel, Netns, Operation, Setup, Verb};
 
@@ -189,7 +189,7 @@ impl Stage {
         }
         let rules = NftRules {
             interface_prefix: "cali".parse().unwrap(),
-            vni: 4096,
+            vnis: PerFamily { v4: 4096, v6: 4096 },
             port: 4789,
             masquerade: true,
             ipip: false,

@@ -14,9 +14,13 @@ const PORT: u16 = 4789;
 
 /// A packet for pod a as node-2 would send it, with pod c's address.
 fn tunnel_packet(stage: &Stage, family: Family, listener: &Listener, text: &str) -> Vec<u8> {
+    packet_of_vni(stage, VNI, family, listener, text)
+}
+
+fn packet_of_vni(stage: &Stage, vni: u32, family: Family, listener: &Listener, text: &str) -> Vec<u8> {
     let mac = vtep_mac("node-1", family);
     let to = listener.address(stage.pod(A, family));
-    vxlan(VNI, mac, stage.pod(C, family), to, text)
+    vxlan(vni, mac, stage.pod(C, family), to, text)
 }
 
 fn send_bytes(netns: &Netns, to: SocketAddr, bytes: &[u8]) {
@@ -77,6 +81,33 @@ fn a_machine_that_is_no_node_reaches_no_pod_through_the_tunnel() {
         each(&stage, "node");
         stage.without_table(ONE, |stage| each(stage, "stranger"));
         each(&stage, "node");
+    }
+}
+
+/// Where the nodes have addresses of one family, the tunnel for pods of the other one has the next VNI.
+#[test]
+fn a_machine_that_is_no_node_reaches_no_pod_through_the_second_tunnel() {
+    for underlay in Family::ALL {
+        let pods = underlay.other();
+        let mut stage = Stage::on(&[underlay], &[]);
+        let listener = Listener::at(stage.pods[A].netns(), pods);
+        let first = |stage: &Stage| {
+            let to = SocketAddr::new(stage.node(ONE, underlay), PORT);
+            for (netns, text) in [
+                (stage.outside_netns(), "stranger"),
+                (stage.node_netns(TWO), "node"),
+            ] {
+                send_bytes(netns, to, &packet_of_vni(stage, VNI + 1, pods, &listener, text));
+            }
+            let first = listener.next().0;
+            if first != "node" {
+                assert_eq!(listener.next().0, "node");
+            }
+            first
+        };
+        assert_eq!(first(&stage), "node", "{pods} over {underlay}");
+        stage.without_table(ONE, |stage| assert_eq!(first(stage), "stranger"));
+        assert_eq!(first(&stage), "node", "{pods} over {underlay}");
     }
 }
 

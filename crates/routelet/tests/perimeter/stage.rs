@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use routelet_lab::api::objects;
@@ -28,10 +27,15 @@ pub(crate) const TWO: usize = 1;
 impl Stage {
     /// All agents are ready, and every pod reaches every other.
     pub(crate) fn new(arguments: &[&str]) -> Self {
+        Self::on(&Family::ALL, arguments)
+    }
+
+    /// The same, where the nodes have addresses of these families.
+    pub(crate) fn on(underlay: &[Family], arguments: &[&str]) -> Self {
         let mut cluster = Cluster::new(Backend::from_env().unwrap()).unwrap();
         for index in [ONE, TWO] {
             cluster.add_unregistered_node().unwrap();
-            let object = node_object(&cluster, index).build();
+            let object = cluster.node_object_of(index, &Family::ALL, underlay).build();
             cluster.api().apply(&object).unwrap();
         }
         let mut stage = Self {
@@ -60,18 +64,7 @@ impl Stage {
     }
 
     fn add_pod(&mut self, node: usize, name: &str, number: u8) {
-        let IpNet::V6(subnet) = subnet_v6(node) else {
-            unreachable!()
-        };
-        let v6 = Ipv6Addr::from_bits(subnet.network().to_bits() + u128::from(number));
-        let addresses = [self.cluster.pod_address(node, number).unwrap(), v6.into()];
-        let pod = self.cluster.nodes()[node].node.pod(name, &addresses).unwrap();
-        let object = self
-            .cluster
-            .pod_object(node, name, number)
-            .unwrap()
-            .ips(addresses);
-        self.cluster.api().apply(&object.build()).unwrap();
+        let pod = self.cluster.add_pod_of(node, name, number, &Family::ALL).unwrap();
         self.pods.push(pod);
     }
 
@@ -156,16 +149,7 @@ impl Stage {
 
 /// A Node of both families.
 pub(crate) fn node_object(cluster: &Cluster, index: usize) -> objects::NodeBuilder {
-    let node = &cluster.nodes()[index];
-    objects::node(node.node.name())
-        .pod_cidrs([node.subnet, subnet_v6(index)])
-        .internal_ip(node.node.address(Family::V4))
-        .internal_ip(node.node.address(Family::V6))
-}
-
-fn subnet_v6(node: usize) -> IpNet {
-    let number = u16::try_from(node).unwrap() + 1;
-    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, number, 0, 0, 0, 0, 0), 64).into()
+    cluster.node_object_of(index, &Family::ALL, &Family::ALL)
 }
 
 /// Whether all threads of a process have stopped, which they do some time after the signal.

@@ -82,7 +82,7 @@ fn all(world: &World, state: &State) -> Result<Vec<Damage>> {
     let of_kind = |kind: Kind| -> State {
         state
             .iter()
-            .filter(|(key, _)| key.kind() == kind)
+            .filter(|(key, _)| key.kind() == kind && key.link() == Some(device))
             .map(|(key, object)| (*key, object.clone()))
             .collect()
     };

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use routelet_model::Object;
 
 use crate::observer::State;
-use crate::pings;
+use crate::pings::{self, End, TTL_ACROSS_NODES};
 use crate::screen::{Screen, micros};
 use crate::world::World;
 
@@ -17,11 +17,17 @@ pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
     world.start_agent(screen, joining)?;
     let [pod, _, _, _, _] = world.add_pod(joining, "web", 2)?;
     screen.say(&format!("and its first pod: {pod}\n"))?;
-    let pinged = [(0, joining), (joining, 1)].map(|(from, to)| {
-        let (from, to) = (world.pod(from, 0)?, world.pod(to, 0)?);
-        pings::row(from, to, false)
-    });
-    screen.table(pings::HEADINGS, &pinged.into_iter().collect::<Result<Vec<_>>>()?)?;
+    let mut rows = Vec::new();
+    for family in &world.families {
+        for (from, to) in [(0, joining), (joining, 1)] {
+            let (from, to) = (
+                End::of(world.pod(from, 0)?, *family)?,
+                End::of(world.pod(to, 0)?, *family)?,
+            );
+            rows.push(pings::row("across nodes", &from, &to, TTL_ACROSS_NODES)?);
+        }
+    }
+    screen.table(pings::HEADINGS, &rows)?;
     screen.say("")?;
     leave(screen, world)?;
     let expected = world.objects_of_peer(joining)?;
@@ -32,7 +38,7 @@ pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
 fn join(screen: &mut Screen, world: &mut World) -> Result<usize> {
     let index = world.cluster.add_unregistered_node()?;
     let expected = world.objects_of_peer(index)?;
-    let object = world.cluster.node_object(index).build();
+    let object = world.node_object(index).build();
     let api = world.cluster.api();
     let ((), timing) = world.observer.time_until_seen(&expected, || api.apply(&object))?;
     let name = world.cluster.nodes()[index].node.name();
@@ -48,7 +54,7 @@ fn join(screen: &mut Screen, world: &mut World) -> Result<usize> {
 fn leave(screen: &mut Screen, world: &mut World) -> Result<()> {
     let unwanted = world.objects_of_peer(LEAVING)?;
     world.ensure_present(&unwanted)?;
-    let object = world.cluster.node_object(LEAVING).build();
+    let object = world.node_object(LEAVING).build();
     let api = world.cluster.api();
     let ((), timing) = world
         .observer

@@ -1,13 +1,15 @@
-//! Shows routelet at work on this machine: three nodes as network namespaces, a real agent on each, pods that ping each
-//! other, damage that is repaired, an agent that is killed, nodes that come and go. Each step is checked.
+//! Shows routelet at work on this machine: three nodes as network namespaces, a real agent on each, the four roads of a
+//! packet, damage that is repaired, an agent that is killed, nodes that come and go. Each step is checked.
 
 mod breakage;
 mod changes;
 mod interrupt;
 mod keep;
 mod observer;
+mod packets;
 mod pings;
 mod restart;
+mod roads;
 mod screen;
 mod tables;
 mod world;
@@ -94,11 +96,12 @@ fn play(arguments: &Arguments, rootless: bool, screen: &mut Screen) -> Result<Ex
 
 /// The play, step by step.
 fn steps(screen: &mut Screen, interrupt: &Interrupt, world: &mut World) -> Result<()> {
-    let steps: [fn(&mut Screen, &mut World) -> Result<()>; 7] = [
+    let steps: [fn(&mut Screen, &mut World) -> Result<()>; 8] = [
         world::agents,
         world::pods,
+        packets::show,
         tables::show,
-        pings::show,
+        roads::show,
         breakage::show,
         restart::show,
         changes::show,

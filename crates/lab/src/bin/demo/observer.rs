@@ -20,10 +20,12 @@ pub(crate) type State = BTreeMap<Key, Object>;
 const PROTOCOL: u8 = 80;
 const INTERFACE_PREFIX: &str = "cali";
 const NFT_TABLE: &str = "routelet";
-/// The agent's VXLAN device.
+/// The agent's VXLAN device for IPv4 pods.
 pub(crate) const VXLAN: &str = "vxlan.calico";
+/// And for IPv6 pods.
+pub(crate) const VXLAN_V6: &str = "vxlan-v6.calico";
 
-/// The name of the agent's VXLAN device.
+/// The name of the agent's VXLAN device for IPv4 pods.
 pub(crate) fn vxlan() -> Result<IfName> {
     Ok(IfName::new(VXLAN)?)
 }
@@ -40,7 +42,7 @@ pub(crate) struct Observer {
 pub(crate) fn kernel(netns: &Netns) -> Result<Kernel> {
     let config = routelet_netlink::Config {
         protocol: PROTOCOL,
-        devices: vec![vxlan()?],
+        devices: vec![vxlan()?, IfName::new(VXLAN_V6)?],
         interface_prefix: INTERFACE_PREFIX.to_owned(),
         nft_table: NFT_TABLE.to_owned(),
         receive_buffer: 4 << 20,

@@ -1,4 +1,4 @@
-//! Pings from pod to pod: on one node and across nodes.
+//! Pings over one road, as rows of a table.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,40 +6,43 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use routelet_lab::{Ping, PingReport, Pod, wait};
 use routelet_model::Family;
-
-use crate::screen::Screen;
-use crate::world::World;
+use routelet_netlink::Netns;
 
 /// Requests of each ping.
 const COUNT: u64 = 50;
 /// Time between them.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// A packet starts with 64, and each node that forwards it takes one off.
-const TTL_ON_ONE_NODE: u8 = 63;
-/// See [`TTL_ON_ONE_NODE`].
-const TTL_ACROSS_NODES: u8 = 62;
+pub(crate) const TTL_OVER_ONE_NODE: u8 = 63;
+/// See [`TTL_OVER_ONE_NODE`].
+pub(crate) const TTL_ACROSS_NODES: u8 = 62;
 
-pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
-    screen.step("Pods reach each other")?;
-    let mut rows = Vec::new();
-    for ((from_node, from), (to_node, to)) in [
-        ((0, 0), (0, 1)),
-        ((0, 0), (1, 0)),
-        ((0, 0), (2, 0)),
-        ((1, 1), (2, 2)),
-        ((2, 2), (0, 2)),
-    ] {
-        let (from, to) = (world.pod(from_node, from)?, world.pod(to_node, to)?);
-        rows.push(row(from, to, from_node == to_node)?);
+/// One end of a road.
+pub(crate) struct End<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) netns: &'a Netns,
+    pub(crate) address: IpAddr,
+}
+
+impl<'a> End<'a> {
+    /// A pod.
+    pub(crate) fn of(pod: &'a Pod, family: Family) -> Result<Self> {
+        Ok(Self {
+            name: &pod.id().name,
+            netns: pod.netns(),
+            address: pod
+                .address(family)
+                .with_context(|| format!("{} has no {family} address", pod.id()))?,
+        })
     }
-    screen.table(HEADINGS, &rows)
 }
 
 /// Of a table of [`row`]s.
-pub(crate) const HEADINGS: [&str; 8] = [
+pub(crate) const HEADINGS: [&str; 9] = [
+    "road",
     "from",
     "to",
-    "",
+    "address",
     ">sent",
     ">lost",
     ">ttl",
@@ -47,50 +50,45 @@ pub(crate) const HEADINGS: [&str; 8] = [
     ">rtt mean",
 ];
 
-/// Pings from pod to pod; fails where a reply is missing or came another way than it should.
-pub(crate) fn row(from: &Pod, to: &Pod, one_node: bool) -> Result<[String; 8]> {
-    wait_reply(from, to)?;
-    let report = Ping::to(address(to)?)
+/// Pings; fails where a reply is missing or came another way than it should.
+pub(crate) fn row(road: &str, from: &End<'_>, to: &End<'_>, ttl: u8) -> Result<[String; 9]> {
+    wait_reply_of(from, to)?;
+    let report = Ping::to(to.address)
         .count(COUNT)
         .interval(INTERVAL)
-        .run(from.netns())?;
-    let (way, ttl) = match one_node {
-        true => ("on one node", TTL_ON_ONE_NODE),
-        false => ("across nodes", TTL_ACROSS_NODES),
-    };
-    let (from, to) = (&from.id().name, &to.id().name);
-    ensure!(report.lost.is_empty(), "pinging {to} from {from}: {report}");
+        .run(from.netns)?;
+    let what = format!("{road}: pinging {} ({}) from {}", to.name, to.address, from.name);
+    ensure!(report.lost.is_empty(), "{what}: {report}");
     ensure!(
         report.ttl == Some(ttl),
-        "pinging {to} from {from}: {report}; the ttl should be {ttl}"
+        "{what}: {report}; the ttl should be {ttl}"
     );
     let (best, mean) = round_trips(&report).context("no replies")?;
-    let numbers = [
+    let time = |time: Duration| format!("{} µs", time.as_micros());
+    Ok([
+        road.to_owned(),
+        from.name.to_owned(),
+        to.name.to_owned(),
+        to.address.to_string(),
         report.sent.to_string(),
         report.lost.len().to_string(),
         ttl.to_string(),
-    ];
-    let [sent, lost, ttl] = numbers;
-    let time = |time: Duration| format!("{} µs", time.as_micros());
-    Ok([
-        from.clone(),
-        to.clone(),
-        way.to_owned(),
-        sent,
-        lost,
-        ttl,
         time(best),
         time(mean),
     ])
 }
 
-/// Waits for a reply: the agents of other nodes hear of a new pod or node at a time of their own.
+/// Waits for a reply over IPv4: the agents of other nodes hear of a new pod or node at a time of their own.
 pub(crate) fn wait_reply(from: &Pod, to: &Pod) -> Result<()> {
-    let what = format!("a reply of {} to {}", to.id().name, from.id().name);
-    let one = Ping::to(address(to)?).patience(Duration::from_millis(50));
+    wait_reply_of(&End::of(from, Family::V4)?, &End::of(to, Family::V4)?)
+}
+
+fn wait_reply_of(from: &End<'_>, to: &End<'_>) -> Result<()> {
+    let what = format!("a reply of {} ({}) to {}", to.name, to.address, from.name);
+    let one = Ping::to(to.address).patience(Duration::from_millis(50));
     wait::until(wait::LONG, &what, || {
         one.clone()
-            .run(from.netns())
+            .run(from.netns)
             .is_ok_and(|report| report.lost.is_empty())
     })
 }

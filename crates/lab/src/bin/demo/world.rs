@@ -1,14 +1,16 @@
 //! The play's scene: the LAN, the API, nodes, agents and pods.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+use routelet_lab::api::objects::NodeBuilder;
 use routelet_lab::{Backend, Cluster, KubeApi, Pod};
-use routelet_model::{Family, Key, Object, RouteTarget, host_prefix, tunnel_address, vtep_mac};
+use routelet_model::{Family, IfName, Key, Object, RouteTarget, host_prefix, tunnel_address, vtep_mac};
 
-use crate::observer::{Observer, State, vxlan};
+use crate::observer::{Observer, State, VXLAN_V6, vxlan};
 use crate::screen::{Screen, micros};
 
 /// Nodes at the beginning.
@@ -22,6 +24,8 @@ const LOG_LINES: usize = 40;
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) observer: Observer,
+    /// Those of the pods' addresses.
+    pub(crate) families: Vec<Family>,
     /// The pods of each node, by its index.
     pub(crate) pods: BTreeMap<usize, Vec<Pod>>,
 }
@@ -41,32 +45,53 @@ pub(crate) fn network(screen: &mut Screen, backend: Backend) -> Result<World> {
     };
     screen.say(&format!("Kubernetes API  {api}\n"))?;
     for _ in 0..NODES {
-        cluster.add_node()?;
+        let index = cluster.add_unregistered_node()?;
+        let object = cluster.node_object_of(index, &Family::ALL, &Family::ALL).build();
+        cluster.api().apply(&object)?;
     }
-    let rows: Vec<[String; 4]> = cluster
-        .nodes()
-        .iter()
-        .map(|node| {
-            let mac = vtep_mac(node.node.name(), Family::V4);
-            let address = node.node.address(Family::V4);
+    let families = families_kept(&mut cluster)?;
+    let mut rows = Vec::new();
+    for family in &families {
+        rows.extend(cluster.nodes().iter().map(|node| {
+            let name = node.node.name();
             [
-                node.node.name().to_owned(),
-                address.to_string(),
-                node.subnet.to_string(),
-                mac.to_string(),
+                name.to_owned(),
+                node.node.address(*family).to_string(),
+                node.subnet_of(*family).to_string(),
+                vtep_mac(name, *family).to_string(),
             ]
-        })
-        .collect();
+        }));
+    }
     screen.table(
         ["node", "address", "pod subnet", "VTEP MAC, by the node's name"],
         &rows,
     )?;
+    if families == [Family::V4] {
+        screen.say(
+            "\nThis API keeps one pod subnet of a node only (kube-apiserver before 1.23 does so): IPv4 alone",
+        )?;
+    }
     let observer = Observer::open(cluster.nodes()[0].node.netns())?;
     Ok(World {
         cluster,
         observer,
+        families,
         pods: BTreeMap::new(),
     })
+}
+
+/// The families of the pod subnets that the API has kept of the first node's.
+fn families_kept(cluster: &mut Cluster) -> Result<Vec<Family>> {
+    let object = cluster.node_object(0).build();
+    let kept = cluster.api().get(&object)?;
+    let subnets = kept["spec"]["podCIDRs"].as_array();
+    let subnets = subnets.with_context(|| format!("no pod subnets in {kept}"))?;
+    let node = &cluster.nodes()[0];
+    let is_kept = |family: &Family| {
+        let subnet = node.subnet_of(*family).to_string();
+        subnets.iter().any(|kept| *kept == subnet)
+    };
+    Ok(Family::ALL.into_iter().filter(is_kept).collect())
 }
 
 /// Starts the agents.
@@ -113,17 +138,23 @@ impl World {
     /// Adds a pod; returns what to tell of it.
     pub(crate) fn add_pod(&mut self, index: usize, name: &str, host: u8) -> Result<[String; 5]> {
         let name = format!("{name}-{}", index + 1);
-        let address = self.cluster.pod_address(index, host)?;
+        let addresses = self.cluster.pod_addresses(index, host, &self.families);
         let node = &self.cluster.nodes()[index].node;
         let begin = Instant::now();
-        let pod = node.pod(&name, &[address])?;
+        let pod = node.pod(&name, &addresses)?;
         let took = micros(begin.elapsed());
-        let row = [&name, node.name(), &address.to_string(), pod.host_veth().as_str()].map(str::to_owned);
-        let object = self.cluster.pod_object(index, &name, host)?.build();
-        self.cluster.api().apply(&object)?;
+        let shown: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+        let row = [&name, node.name(), &shown.join(" "), pod.host_veth().as_str()].map(str::to_owned);
+        let object = self.cluster.pod_object(index, &name, host)?.ips(addresses);
+        self.cluster.api().apply(&object.build())?;
         self.pods.entry(index).or_default().push(pod);
         let [name, node, address, veth] = row;
         Ok([name, node, address, veth, took])
+    }
+
+    /// A node's Node object.
+    pub(crate) fn node_object(&self, index: usize) -> NodeBuilder {
+        self.cluster.node_object_of(index, &self.families, &Family::ALL)
     }
 
     /// A pod of a node.
@@ -136,27 +167,28 @@ impl World {
 
     /// What the first node's kernel has to hold of another node.
     pub(crate) fn objects_of_peer(&self, index: usize) -> Result<State> {
-        let link = vxlan()?;
         let peer = &self.cluster.nodes()[index];
-        let mac = vtep_mac(peer.node.name(), Family::V4);
-        let gateway = tunnel_address(peer.subnet);
-        let mut objects = State::from([
-            (Key::Fdb { link, mac }, Object::Fdb(peer.node.address(Family::V4))),
-            (
-                Key::Neighbour {
-                    link,
-                    address: gateway,
-                },
-                Object::Neighbour(mac),
-            ),
-        ]);
-        let target = if self.observer.has_nexthop_objects() {
-            objects.insert(Key::Nexthop { link, gateway }, Object::Nexthop);
-            RouteTarget::Nexthop { link, gateway }
-        } else {
-            RouteTarget::Gateway { link, gateway }
-        };
-        objects.insert(Key::route(peer.subnet), Object::Route(target));
+        let mut objects = State::new();
+        for family in &self.families {
+            let link = match family {
+                Family::V4 => vxlan()?,
+                Family::V6 => IfName::new(VXLAN_V6)?,
+            };
+            let mac = vtep_mac(peer.node.name(), *family);
+            let subnet = peer.subnet_of(*family);
+            let gateway = tunnel_address(subnet);
+            let fdb = Object::Fdb(peer.node.address(*family));
+            objects.insert(Key::Fdb { link, mac }, fdb);
+            let address = gateway;
+            objects.insert(Key::Neighbour { link, address }, Object::Neighbour(mac));
+            let target = if self.observer.has_nexthop_objects() {
+                objects.insert(Key::Nexthop { link, gateway }, Object::Nexthop);
+                RouteTarget::Nexthop { link, gateway }
+            } else {
+                RouteTarget::Gateway { link, gateway }
+            };
+            objects.insert(Key::route(subnet), Object::Route(target));
+        }
         Ok(objects)
     }
 
