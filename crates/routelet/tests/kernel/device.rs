@@ -3,18 +3,11 @@
 use routelet_lab::{KernelView, wait};
 use routelet_model::{Family, Kind, Link, LinkKind, MacAddr, Vxlan};
 
-use crate::stage::{DEVICE, NO_AUDIT, Stage, vxlan};
-
-fn stage() -> Stage {
-    let mut stage = Stage::new(3, NO_AUDIT);
-    stage.add_pod("web", 2);
-    stage.wait_right("the pod was added");
-    stage
-}
+use crate::stage::{DEVICE, Stage, vxlan};
 
 #[test]
 fn a_changed_device_is_changed_back() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     for round in 0..2 {
         stage.repaired(Kind::Link, "changed", "the device was set down", |stage| {
             stage.setup().set_down(DEVICE).unwrap();
@@ -36,7 +29,7 @@ fn a_changed_device_is_changed_back() {
 /// In place and with all that is on it; no repair, for no one has meddled.
 #[test]
 fn its_mtu_follows_that_of_the_underlay() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let index = |stage: &Stage| stage.setup().link(DEVICE).unwrap().unwrap().index;
     let before = (index(&stage), stage.sum("routelet_repairs_total"));
     for underlay in [1400, 9000, 1500] {
@@ -59,7 +52,7 @@ fn its_mtu_follows_that_of_the_underlay() {
 /// All that was on it comes back, whatever the device is like that someone left in its place.
 #[test]
 fn a_device_made_with_other_parameters_is_made_anew() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let name = DEVICE.parse().unwrap();
     let local = stage.cluster.nodes()[0].node.address(Family::V4);
     let right = vxlan("node-1", local);
@@ -114,7 +107,7 @@ fn a_device_made_with_other_parameters_is_made_anew() {
 /// name is free.
 #[test]
 fn a_device_of_another_kind_in_its_place_is_left_and_told() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let mut setup = stage.setup();
     stage.behind_its_back(|_| {
         setup.delete_link(DEVICE).unwrap();
@@ -164,7 +157,7 @@ fn a_device_of_another_kind_in_its_place_is_left_and_told() {
 /// and is content as soon as the name is back.
 #[test]
 fn a_renamed_device_is_told() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     stage.setup().rename(DEVICE, "vxlan9").unwrap();
     let refused = format!("object=link {DEVICE}");
     let line = stage.agent().wait_log(&refused, wait::LONG).unwrap();

@@ -12,16 +12,9 @@ use crate::stage::{
 /// Protocol number `static`: someone else's.
 const FOREIGN: u8 = 4;
 
-fn stage() -> Stage {
-    let mut stage = Stage::new(3, NO_AUDIT);
-    stage.add_pod("web", 2);
-    stage.wait_right("the pod was added");
-    stage
-}
-
 #[test]
 fn what_is_deleted_is_made_again() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let web = stage.veth("web");
     for (key, object) in stage.kernel() {
         // A setting cannot be deleted, and a host veth is not the agent's to make.
@@ -38,7 +31,7 @@ fn what_is_deleted_is_made_again() {
 
 #[test]
 fn what_is_changed_is_changed_back() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let (link, gateway) = (DEVICE.parse().unwrap(), peer_subnet(1).addr());
     let other = RouteTarget::Nexthop {
         link,
@@ -102,7 +95,7 @@ fn what_is_changed_is_changed_back() {
 
 #[test]
 fn what_carries_our_mark_and_is_not_wanted_is_removed() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let link = DEVICE.parse().unwrap();
     let (gateway, mac) = (peer_subnet(9).addr(), vtep_mac(&peer_name(9), Family::V4));
     let eth0 = "eth0".parse().unwrap();
@@ -166,7 +159,7 @@ fn what_carries_our_mark_and_is_not_wanted_is_removed() {
 
 #[test]
 fn what_is_not_ours_stays() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let (link, eth0) = (DEVICE.parse().unwrap(), "eth0".parse().unwrap());
     let remote: IpAddr = [172, 30, 0, 1].into();
     let foreign_device = Link {
@@ -267,7 +260,7 @@ fn what_is_not_ours_stays() {
 /// The agent's log names the foreign route that it replaced, whether the route is for a pod or a peer.
 #[test]
 fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let eth0 = "eth0".parse().unwrap();
     let to_eth0 = Object::Route(RouteTarget::Link(eth0));
     let (peer, pod) = (Key::route(peer_subnet(4)), host_route(&stage, 3));
@@ -298,7 +291,7 @@ fn a_foreign_route_where_ours_belongs_is_replaced_and_told() {
 /// As the connected route of a bridge, on which pods of another network plugin are, and a BGP daemon's aggregate.
 #[test]
 fn a_foreign_route_to_the_own_pod_subnet_serves_until_it_goes() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let own = Key::route(stage.cluster.nodes()[0].subnet);
     let link = DEVICE.parse().unwrap();
     let others = Object::Route(RouteTarget::Link(link));

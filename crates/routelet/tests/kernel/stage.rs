@@ -62,6 +62,14 @@ impl Stage {
         stage
     }
 
+    /// One with three peers and the pod `web`, and without audits.
+    pub(crate) fn with_web() -> Self {
+        let mut stage = Self::new(3, NO_AUDIT);
+        stage.add_pod("web", 2);
+        stage.wait_right("the pod was added");
+        stage
+    }
+
     /// Starts the agent, anew where one runs, and waits until it is ready.
     pub(crate) fn start_agent(&mut self, arguments: &[&str]) {
         // An agent still running would send the new one away.

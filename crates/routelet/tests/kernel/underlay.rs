@@ -9,16 +9,9 @@ const ETH0: &str = "eth0";
 /// `RTPROT_KERNEL`.
 const BY_THE_KERNEL: u8 = 2;
 
-fn stage() -> Stage {
-    let mut stage = Stage::new(3, NO_AUDIT);
-    stage.add_pod("web", 2);
-    stage.wait_right("the pod was added");
-    stage
-}
-
 #[test]
 fn a_cable_pulled_out_and_put_in_again_loses_nothing() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     for _ in 0..3 {
         let node = &stage.cluster.nodes()[0].node;
         stage.cluster.lab().set_connected(node, false).unwrap();
@@ -31,7 +24,7 @@ fn a_cable_pulled_out_and_put_in_again_loses_nothing() {
 /// As when a NIC becomes a port of a bond or a bridge, which then has its address.
 #[test]
 fn a_device_follows_its_underlay_address_to_another_link() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let address = stage.cluster.nodes()[0].node.address_with_prefix(Family::V4);
     let mut setup = stage.setup();
     setup.add_bridge("br0").unwrap();
@@ -76,7 +69,7 @@ fn nothing_is_removed_before_the_underlay_address_is_there() {
 /// The kernel makes IPv6 routes of its own on every link with an address; they are no one's to sweep.
 #[test]
 fn the_kernels_own_routes_stay() {
-    let mut stage = stage();
+    let mut stage = Stage::with_web();
     let own = |stage: &Stage| {
         let view = routelet_lab::KernelView::of(stage.netns()).unwrap();
         let mut routes: Vec<String> = view
