@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource};
 use routelet_netlink::{Config, Kernel};
-use routelet_planner::{Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::message::PROTOCOL;
@@ -25,8 +25,9 @@ pub(crate) struct Dataplane {
 
 impl Dataplane {
     /// Opens it in the calling thread's namespace, and brings it to where it idles: this node is known, its VXLAN
-    /// device is there, and the cluster has no other node and no pod.
-    pub(crate) fn open() -> Result<Self> {
+    /// device is there, and the cluster has no other node and no pod. With the nft table as the agent has it by
+    /// default, or without: the raw writer has none.
+    pub(crate) fn open(nft_table: bool) -> Result<Self> {
         let devices = PerFamily {
             v4: DEVICE.parse()?,
             v6: "vxlan-v6.calico".parse()?,
@@ -53,8 +54,10 @@ impl Dataplane {
             interface_prefix: "cali".to_owned(),
             nexthop_objects: true,
             allow_any_pod_address: false,
-            // What it is compared with has no nft table either.
-            nft: None,
+            nft: nft_table.then_some(NftSettings {
+                masquerade: true,
+                masquerade_except: Vec::new(),
+            }),
         };
         let ownership = Ownership {
             protocol: PROTOCOL,

@@ -4,6 +4,7 @@
 
 mod agent;
 mod api_events;
+mod cni;
 mod damage;
 mod dataplane;
 mod listener;
@@ -56,6 +57,8 @@ enum Section {
     Start,
     /// Memory, CPU and API traffic of an agent that has nothing to do.
     Rest,
+    /// ADD and DEL of the CNI plugin.
+    Cni,
     /// Size of the program.
     Binary,
 }
@@ -133,6 +136,9 @@ fn main() -> Result<()> {
     }
     if wanted(Section::Rest) {
         rest::measure(&plan, &mut report)?;
+    }
+    if wanted(Section::Cni) {
+        cni::measure(&plan, &mut report)?;
     }
     if wanted(Section::Binary) {
         binary(&mut report)?;

@@ -46,6 +46,18 @@ const COLUMNS: [&str; 8] = [
     "routelet µs each",
 ];
 
+/// Columns of what the nft table costs. Without it is what the tables above have.
+const NFT_COLUMNS: [&str; 8] = [
+    "what",
+    "with ms",
+    "without ms",
+    "ratio",
+    "with CPU ms",
+    "without CPU ms",
+    "CPU ratio",
+    "with, µs each",
+];
+
 /// What an empty kernel is programmed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Load {
@@ -62,6 +74,10 @@ struct Outcome {
     raw_programming: Took,
     resync: Took,
     raw_dump: Took,
+    /// Where the nft table is programmed along: each node is then an element more for its underlay address, and one
+    /// for its pod subnet. Pod routes are none of its matter.
+    nft_programming: Took,
+    nft_resync: Took,
 }
 
 pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
@@ -74,8 +90,13 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         for (load, outcome) in loads.iter().zip(&mut outcomes) {
             for _ in 0..(ENOUGH / load.count()).max(1) {
                 Place::new(*load)?
-                    .run(|place| place.ours(outcome))
+                    .run(|place| place.ours(false, &mut outcome.programming, &mut outcome.resync))
                     .with_context(|| format!("{load:?}"))?;
+                if matches!(load, Load::Nodes(_)) {
+                    Place::new(*load)?
+                        .run(|place| place.ours(true, &mut outcome.nft_programming, &mut outcome.nft_resync))
+                        .with_context(|| format!("{load:?}, with the nft table"))?;
+                }
                 Place::new(*load)?
                     .run(|place| place.raw(outcome))
                     .with_context(|| format!("{load:?}, raw"))?;
@@ -96,7 +117,19 @@ pub(crate) fn raw_nodes(count: usize) -> Result<Samples> {
 fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
     let mut programming = Table::new("Programming from empty", &COLUMNS);
     let mut resync = Table::new("Clean comparison with the kernel", &COLUMNS);
+    let mut nft = Table::new("What the nft table adds", &NFT_COLUMNS);
     for (load, outcome) in loads.iter().zip(outcomes) {
+        if matches!(load, Load::Nodes(_)) {
+            let what = [
+                ("programming", &outcome.nft_programming, &outcome.programming),
+                ("clean comparison", &outcome.nft_resync, &outcome.resync),
+            ];
+            for (what, with, without) in what {
+                let mut row = row(*load, with, without);
+                row[0] = Cell::Text(format!("{what}, {}", load.name()));
+                nft.row(row);
+            }
+        }
         programming.row(row(*load, &outcome.programming, &outcome.raw_programming));
         report.target(Target {
             what: format!("programming {}, times the raw writer", load.name()),
@@ -114,6 +147,7 @@ fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
     }
     report.table(programming);
     report.table(resync);
+    report.table(nft);
     let each = |count| {
         let index = loads.iter().position(|load| *load == Load::Nodes(count))?;
         Some(micros(outcomes[index].programming.wall.median()) / count as f64)
@@ -249,8 +283,8 @@ impl Place {
             .take(self.load.count())
     }
 
-    fn ours(&self, outcome: &mut Outcome) -> Result<()> {
-        let mut dataplane = Dataplane::open()?;
+    fn ours(&self, nft_table: bool, programming: &mut Took, resync: &mut Took) -> Result<()> {
+        let mut dataplane = Dataplane::open(nft_table)?;
         let written = dataplane.take_written();
         ensure!(written > 0, "the device was there already");
         match self.load {
@@ -263,7 +297,7 @@ impl Place {
                 let watch = Watch::start()?;
                 dataplane.take(events);
                 dataplane.settle()?;
-                watch.stop(&mut outcome.programming)?;
+                watch.stop(programming)?;
             }
             Load::Pods(_) => {
                 let routes: Vec<_> = self.pod_routes().collect();
@@ -275,7 +309,7 @@ impl Place {
                     );
                 }
                 dataplane.settle()?;
-                watch.stop(&mut outcome.programming)?;
+                watch.stop(programming)?;
             }
         }
         self.check()?;
@@ -284,7 +318,7 @@ impl Place {
             let watch = Watch::start()?;
             dataplane.audit();
             dataplane.settle()?;
-            watch.stop(&mut outcome.resync)?;
+            watch.stop(resync)?;
         }
         ensure!(dataplane.take_written() == 0, "a clean comparison has written");
         Ok(())
