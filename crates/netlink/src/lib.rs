@@ -8,6 +8,7 @@ mod apply;
 mod attributes;
 mod batch;
 mod conntrack;
+mod directories;
 mod dump;
 mod error;
 mod extack;
@@ -39,6 +40,7 @@ mod view;
 
 pub use apply::{Failure, Operation, Verb};
 pub use conntrack::flush_flows;
+pub use directories::DirectoryWatch;
 pub use error::Error;
 pub use flusher::Flushed;
 pub use hints::Hint;

@@ -114,7 +114,7 @@ impl Monitor {
     unsafe_code,
     reason = "AsyncFd has no safe constructor for a descriptor of one's own"
 )]
-fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is the same open descriptor until it is dropped, which AsyncFd does after deregistering.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, INTEREST) }?)
 }

@@ -73,6 +73,17 @@ impl Facts {
                 .any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
     }
 
+    /// The MTU that suits all of the families in use, in bytes.
+    pub(crate) fn pod_mtu(&self, settings: &Settings) -> Option<u32> {
+        let in_use = Family::ALL
+            .into_iter()
+            .filter(|family| pod_subnets(&self.node, *family).next().is_some());
+        in_use
+            .filter_map(|family| *self.underlay.get(family))
+            .map(|underlay| underlay.device_mtu(settings))
+            .min()
+    }
+
     /// Whether nothing that peers or pods depend on differs.
     pub(crate) fn same_for_others(&self, other: &Facts) -> bool {
         let locals = |facts: &Facts| Family::ALL.map(|f| facts.underlay.get(f).map(|u| u.local));

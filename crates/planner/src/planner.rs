@@ -108,6 +108,11 @@ impl Planner {
         self.own.facts().map(|facts| facts.node.as_ref())
     }
 
+    /// The MTU for this node's pods in bytes: the least of its VXLAN devices'.
+    pub fn pod_mtu(&self) -> Option<u32> {
+        self.own.facts()?.pod_mtu(&self.settings)
+    }
+
     /// How many other Nodes have pod subnets, refused or not.
     pub fn peers(&self) -> usize {
         self.peers

@@ -3,6 +3,7 @@
 //! What can be wrong with a value is found here, before anything else happens. What the values mean to the
 //! other crates is not this file's concern.
 
+mod cni;
 mod explain;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use routelet_model::IfName;
 
 use crate::logging::{LogFilter, LogFormat};
 
+pub(crate) use cni::CniArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal.
@@ -90,6 +92,8 @@ pub(crate) struct RunArgs {
     pub(crate) nft: NftArgs,
     #[command(flatten)]
     pub(crate) kernel: KernelArgs,
+    #[command(flatten)]
+    pub(crate) cni: CniArgs,
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
 use crate::args::{NexthopObjects, NftArgs, RunArgs};
+use crate::cni::Installation;
 use crate::firewall::Firewall;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(crate) struct Dataplane {
     plan: Plan,
     reconciler: Reconciler<Kernel>,
     firewall: Firewall,
+    cni: Installation,
     devices: Vec<IfName>,
     cluster: mpsc::Receiver<ClusterEvent>,
     events: Vec<ClusterEvent>,
@@ -87,6 +89,7 @@ impl Dataplane {
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
+            cni: Installation::new(args),
             devices,
             cluster,
             events: Vec::new(),
@@ -126,7 +129,14 @@ impl Dataplane {
             let firewall = self
                 .firewall
                 .follow(self.planner.own_node(), Instant::now(), &mut self.story);
-            let wake = [wake, firewall].into_iter().flatten().fold(audit, Instant::min);
+            let cni = match self.ready {
+                true => self.cni.follow(&self.planner, Instant::now()),
+                false => None,
+            };
+            let wake = [wake, firewall, cni]
+                .into_iter()
+                .flatten()
+                .fold(audit, Instant::min);
             self.liveness.idle();
             tokio::select! {
                 count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
@@ -136,11 +146,13 @@ impl Dataplane {
                 }
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
+                () = self.cni.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = Instant::now();
                     if audit <= now {
                         self.reconciler.audit(now);
                         self.firewall.audit(now);
+                        self.cni.audit(now);
                         audit = now + jittered(self.audit_interval);
                     }
                 }

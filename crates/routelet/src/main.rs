@@ -6,6 +6,7 @@
 mod admin;
 mod agent;
 mod args;
+mod cni;
 mod dataplane;
 mod firewall;
 mod instance;

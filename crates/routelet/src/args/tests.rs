@@ -36,6 +36,7 @@ fn defaults_are_those_of_the_design() {
         overlay,
         nft,
         kernel,
+        cni,
         admin,
     } = settings(&[]);
     assert_eq!(cluster.node_name, "node-1");
@@ -70,6 +71,10 @@ fn defaults_are_those_of_the_design() {
         admin.admin_address,
         AdminAddress::At("127.0.0.1:9099".parse().unwrap())
     );
+    assert!(!cni.install_cni && cni.cni_binary.is_none());
+    let file = cni.cni_conf_dir.join(&cni.cni_conf_name);
+    assert_eq!(file.to_str(), Some("/etc/cni/net.d/10-routelet.conflist"));
+    assert_eq!(cni.cni_bin_dir.to_str(), Some("/opt/cni/bin"));
     let socket = AdminSocket::At("/run/routelet/routelet.sock".into());
     assert_eq!(admin.admin_socket, socket);
     assert_eq!(admin.log_format, LogFormat::Text);
@@ -162,6 +167,13 @@ fn an_error_names_flag_value_and_what_is_allowed() {
         ("--masquerade-except=10.0.0.0/8,ten", "'ten'", "10.0.0.0/8"),
         ("--pod-cidrs=10.1.0.0/8", "'10.1.0.0/8'", "begins at 10.0.0.0/8"),
         ("--masquerade=maybe", "'maybe'", "true, false"),
+        ("--install-cni=maybe", "'maybe'", "true, false"),
+        ("--cni-bin-dir=bin", "'bin'", "an absolute path"),
+        (
+            "--cni-conf-name=10-routelet.conf",
+            "'10-routelet.conf'",
+            ".conflist",
+        ),
         ("--nft-table=filter", "'filter'", "other users"),
     ] {
         let error = run(&[word]).unwrap_err();

@@ -1,0 +1,54 @@
+//! Settings of the CNI plugin's installation.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// How the CNI plugin gets onto the node.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "CNI")]
+pub(crate) struct CniArgs {
+    /// Put the CNI plugin and its configuration where the container runtime looks for them, once the node's network is
+    /// ready, and keep them there as the agent knows the node.
+    #[arg(long, env = "ROUTELET_INSTALL_CNI", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) install_cni: bool,
+
+    /// Directory in which the container runtime looks for plugins.
+    #[arg(long, env = "ROUTELET_CNI_BIN_DIR", value_name = "DIRECTORY", default_value = "/opt/cni/bin",
+        value_parser = absolute)]
+    pub(crate) cni_bin_dir: PathBuf,
+
+    /// Directory in which the container runtime looks for configurations. It takes the first by name.
+    #[arg(long, env = "ROUTELET_CNI_CONF_DIR", value_name = "DIRECTORY", default_value = "/etc/cni/net.d",
+        value_parser = absolute)]
+    pub(crate) cni_conf_dir: PathBuf,
+
+    /// Name of the configuration's file.
+    #[arg(long, env = "ROUTELET_CNI_CONF_NAME", value_name = "NAME", default_value = "10-routelet.conflist",
+        value_parser = conflist_name)]
+    pub(crate) cni_conf_name: String,
+
+    /// The plugin's program. Without it: routelet-cni beside this program.
+    #[arg(long, env = "ROUTELET_CNI_BINARY", value_name = "FILE", value_parser = absolute)]
+    pub(crate) cni_binary: Option<PathBuf>,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    match text.starts_with('/') {
+        true => Ok(text.into()),
+        false => Err("an absolute path is wanted".to_owned()),
+    }
+}
+
+/// Runtimes read lists of plugins only from files of this ending.
+fn conflist_name(text: &str) -> Result<String, String> {
+    let fits = text.ends_with(".conflist") && !text.starts_with('.') && !text.contains('/');
+    match fits {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a file name that ends in .conflist is wanted, without '/' and no hidden one".to_owned())
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The CNI plugin and its configuration on the node: there when the network is, right, and kept so.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use routelet_lab::{TempDir, wait};
+use serde_json::Value;
+
+use crate::stage::{NO_AUDIT, Stage};
+
+const ETH0: &str = "eth0";
+const WRITTEN: &str = "wrote the CNI configuration";
+
+/// The directories that a container runtime looks into.
+struct Directories(TempDir);
+
+impl Directories {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        for name in ["bin", "net.d"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("built"), "the plugin\n").unwrap();
+        Self(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The agent's arguments; `more` come after.
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let of = |flag: &str, name: &str| format!("--{flag}={}", self.path(name).display());
+        let mut arguments = vec![
+            "--install-cni=true".to_owned(),
+            of("cni-bin-dir", "bin"),
+            of("cni-conf-dir", "net.d"),
+            of("cni-binary", "built"),
+        ];
+        arguments.extend(more.iter().map(ToString::to_string));
+        arguments
+    }
+
+    fn conflist(&self) -> PathBuf {
+        self.path("net.d/10-routelet.conflist")
+    }
+
+    fn plugin(&self) -> PathBuf {
+        self.path("bin/routelet-cni")
+    }
+
+    /// Plugins of the configuration, where it is there.
+    fn plugins(&self) -> Option<Vec<Value>> {
+        let text = fs::read_to_string(self.conflist()).ok()?;
+        let list: Value = serde_json::from_str(&text).unwrap();
+        Some(list["plugins"].as_array().unwrap().clone())
+    }
+
+    fn mtu(&self) -> Option<u64> {
+        self.plugins()?[0]["mtu"].as_u64()
+    }
+
+    fn wait_mtu(&self, mtu: u64) {
+        let what = format!("the configuration to say mtu {mtu}");
+        wait::until(wait::LONG, &what, || self.mtu() == Some(mtu)).unwrap();
+    }
+}
+
+fn start(stage: &mut Stage, directories: &Directories, more: &[&str]) {
+    let arguments = directories.arguments(more);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    stage.cluster.start_agent(0, &arguments).unwrap();
+}
+
+/// A node with the plugin installed.
+fn installed() -> (Stage, Directories) {
+    let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
+    start(&mut stage, &directories, NO_AUDIT);
+    stage.cluster.wait_ready().unwrap();
+    directories.wait_mtu(1450);
+    (stage, directories)
+}
+
+fn written(stage: &mut Stage) -> usize {
+    let log = stage.agent().log();
+    log.iter().filter(|line| line.contains(WRITTEN)).count()
+}
+
+fn identity(path: &Path) -> (u64, i64, i64) {
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+#[test]
+fn plugin_and_configuration_come_when_the_network_is_ready_and_not_before() {
+    let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
+    let address = stage.cluster.nodes()[0]
+        .node
+        .address_with_prefix(routelet_model::Family::V4);
+    let mut setup = stage.setup();
+    setup.delete_address(ETH0, address).unwrap();
+    // The API is reached by another address meanwhile.
+    setup
+        .add_address(ETH0, "172.30.200.1/16".parse().unwrap())
+        .unwrap();
+    start(&mut stage, &directories, NO_AUDIT);
+    wait::until(wait::LONG, "the agent to miss nothing but the address", || {
+        let ready = stage.agent().get("/readyz");
+        ready.is_ok_and(|ready| ready.body.contains("is on no link") && ready.body.lines().count() == 1)
+    })
+    .unwrap();
+    assert!(!directories.conflist().exists() && !directories.plugin().exists());
+
+    setup.add_address(ETH0, address).unwrap();
+    stage.cluster.wait_ready().unwrap();
+    directories.wait_mtu(1450);
+    let plugins = directories.plugins().unwrap();
+    assert_eq!(plugins.len(), 1, "{plugins:?}");
+    assert_eq!(plugins[0]["type"], "routelet-cni");
+    let ranges = serde_json::json!([[{"subnet": stage.cluster.nodes()[0].subnet}]]);
+    assert_eq!(plugins[0]["ipam"]["ranges"], ranges);
+    assert_eq!(ranges[0][0]["subnet"], "10.244.1.0/24");
+    let socket = stage.agent().socket();
+    assert_eq!(plugins[0]["socket"], socket.to_str().unwrap());
+    assert_eq!(fs::read_to_string(directories.plugin()).unwrap(), "the plugin\n");
+    let mode = fs::metadata(directories.plugin()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+}
+
+#[test]
+fn nothing_is_written_where_nothing_has_changed() {
+    let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
+    start(&mut stage, &directories, &["--audit-interval=1s"]);
+    stage.cluster.wait_ready().unwrap();
+    directories.wait_mtu(1450);
+    let both = [directories.conflist(), directories.plugin()];
+    let before = both.each_ref().map(|path| identity(path));
+    // Neither a new agent nor audits.
+    stage.agent().restart().unwrap();
+    stage.cluster.wait_ready().unwrap();
+    let resyncs = "routelet_resync_seconds_count";
+    let enough = stage.sum(resyncs) + 2;
+    wait::until(wait::LONG, "two audits", || stage.sum(resyncs) >= enough).unwrap();
+    assert_eq!(both.each_ref().map(|path| identity(path)), before);
+    assert_eq!(written(&mut stage), 0);
+}
+
+#[test]
+fn what_others_remove_or_change_comes_back_at_once() {
+    let (_stage, directories) = installed();
+    let (conflist, plugin) = (directories.conflist(), directories.plugin());
+    let text = fs::read_to_string(&conflist).unwrap();
+    let right = || {
+        fs::read_to_string(&conflist).is_ok_and(|now| now == text)
+            && fs::read_to_string(&plugin).is_ok_and(|now| now == "the plugin\n")
+    };
+    let comes_back = |after: &str| {
+        wait::until(
+            wait::LONG,
+            &format!("both files to be right after {after}"),
+            right,
+        )
+        .unwrap();
+    };
+    fs::remove_file(&conflist).unwrap();
+    comes_back("the configuration was removed");
+    fs::remove_file(&plugin).unwrap();
+    comes_back("the plugin was removed");
+    fs::write(&conflist, "{}").unwrap();
+    comes_back("the configuration was overwritten");
+    // portmap is listed as soon as it is there.
+    fs::write(directories.path("bin/portmap"), "").unwrap();
+    wait::until(wait::LONG, "portmap to be listed", || {
+        directories
+            .plugins()
+            .is_some_and(|plugins| plugins.len() == 2 && plugins[1]["type"] == "portmap")
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_configuration_follows_the_underlays_mtu() {
+    let (mut stage, directories) = installed();
+    for underlay in [1400, 9000] {
+        let node = &stage.cluster.nodes()[0].node;
+        stage.cluster.lab().set_underlay_mtu(node, underlay).unwrap();
+        directories.wait_mtu(u64::from(underlay) - 50);
+    }
+    assert_eq!(written(&mut stage), 3);
+}
+
+#[test]
+fn a_missing_directory_and_another_configuration_are_told_once_and_stop_nothing() {
+    let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
+    fs::remove_dir(directories.path("net.d")).unwrap();
+    start(&mut stage, &directories, &["--audit-interval=1s"]);
+    stage.cluster.wait_ready().unwrap();
+    let told = stage
+        .agent()
+        .wait_log("cannot install the CNI plugin", wait::LONG)
+        .unwrap();
+    assert!(told.contains("net.d/10-routelet.conflist"), "{told}");
+    fs::create_dir(directories.path("net.d")).unwrap();
+    fs::write(directories.path("net.d/05-other.conf"), "{}").unwrap();
+    directories.wait_mtu(1450);
+    let told = stage.agent().wait_log("goes before", wait::LONG).unwrap();
+    assert!(told.contains("net.d/05-other.conf"), "{told}");
+    let resyncs = "routelet_resync_seconds_count";
+    let enough = stage.sum(resyncs) + 2;
+    wait::until(wait::LONG, "two audits", || stage.sum(resyncs) >= enough).unwrap();
+    let log = stage.agent().log();
+    for once in ["cannot install the CNI plugin", "goes before"] {
+        assert_eq!(log.iter().filter(|line| line.contains(once)).count(), 1, "{once}");
+    }
+}
