@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use routelet_model::{Host, IfName, Key, Kind, Object};
+use routelet_model::{Host, IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::{Error, Failure, Hint, Operation};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -114,7 +114,9 @@ impl<K: Kernel> Reconciler<K> {
     pub fn want(&mut self, key: Key, object: Option<Object>) {
         self.backoff.clear(&key);
         self.table.edit(key, |slot| {
-            let was_wanted = slot.wanted.is_some();
+            // Beside a blackhole, someone else's route is let be.
+            let was_alone =
+                matches!(&slot.wanted, Some(before) if *before != Object::Route(RouteTarget::Blackhole));
             slot.withdrawn = match (&object, &slot.wanted) {
                 (None, Some(before)) => pod_route_link(&key, before),
                 (None, None) => slot.withdrawn,
@@ -125,9 +127,9 @@ impl<K: Kernel> Reconciler<K> {
             match (&slot.wanted, &slot.actual, &key) {
                 // Another's route is no concern where none is wanted.
                 (None, Some(Object::Foreign { .. }), Key::Route { .. }) => slot.actual = None,
-                // As long as none was wanted, no one looked whether another's stands there too.
+                // No one has looked so far whether another's stands there too.
                 (Some(wanted), Some(actual @ Object::Route(_)), _)
-                    if !was_wanted && !wanted.satisfied_by(actual) =>
+                    if !was_alone && !wanted.satisfied_by(actual) =>
                 {
                     slot.actual = Some(Object::OddRoutes);
                 }
