@@ -154,6 +154,20 @@ impl Agent {
             .map_err(|error| self.process.explain(error))
     }
 
+    /// Waits until its log has so many lines that hold all of `parts`, for a line comes after what it tells of; fails
+    /// where there are more.
+    pub fn expect_log_lines(&self, parts: &[&str], count: usize) -> Result<()> {
+        let lines = || {
+            let holds = |line: &&String| parts.iter().all(|part| line.contains(part));
+            self.log().iter().filter(holds).count()
+        };
+        let what = format!("{count} log lines with {parts:?}");
+        wait::until(wait::LONG, &what, || lines() >= count).map_err(|error| self.process.explain(error))?;
+        let found = lines();
+        ensure!(found == count, "{found} log lines with {parts:?}, not {count}");
+        Ok(())
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()

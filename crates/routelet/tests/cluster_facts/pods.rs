@@ -45,11 +45,8 @@ fn pods_come_change_and_go() {
     stage.expect([pod("a", "10.244.1.6"), pod("early", "10.244.1.4")]);
     stage.expect_operations(&before, &[("route create", 1)]);
     stage.expect_metric("routelet_pods", |pods| pods == 2.0);
-    assert_eq!(
-        stage.log_lines(&["WARN"]),
-        0,
-        "all of this is the course of things"
-    );
+    // All of this is the course of things.
+    stage.expect_log_lines(&["WARN"], 0);
 }
 
 #[test]
@@ -64,7 +61,8 @@ fn an_address_goes_to_the_live_pod_and_among_those_to_the_newer() {
     stage.apply(stage.pod_object("job", 2).phase("Succeeded"));
     stage.add_pod("web", 2);
     stage.expect([pod("web", "10.244.1.2")]);
-    assert_eq!(stage.log_lines(&["refused"]), 0, "a finished pod claims nothing");
+    // A finished pod claims nothing.
+    stage.expect_log_lines(&["refused"], 0);
 
     // Two live pods: the newer has it.
     stage.next_second();
@@ -78,7 +76,7 @@ fn an_address_goes_to_the_live_pod_and_among_those_to_the_newer() {
     stage.delete(stage.pod_object("newer", 2));
     stage.expect([pod("web", "10.244.1.2")]);
     stage.expect_metric(REFUSED, |count| count == 0.0);
-    assert_eq!(stage.log_lines(&["WARN", "refused: "]), 1, "told once");
+    stage.expect_log_lines(&["WARN", "refused: "], 1);
 }
 
 #[test]
@@ -108,5 +106,5 @@ fn an_address_outside_the_subnets_is_refused() {
     stage.start_agent(&["--allow-any-pod-address"]);
     stage.cluster.wait_ready().unwrap();
     stage.expect([pod("a", "10.244.1.2"), pod("stray", "10.99.0.1")]);
-    assert_eq!(stage.log_lines(&["refused"]), 0);
+    stage.expect_log_lines(&["refused"], 0);
 }

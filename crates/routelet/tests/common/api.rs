@@ -335,13 +335,10 @@ impl Stage {
         assert!(told.is_ok(), "no log line with {parts:?}");
     }
 
-    /// How many log lines hold all of these.
-    pub(crate) fn log_lines(&self, parts: &[&str]) -> usize {
-        self.agent()
-            .log()
-            .iter()
-            .filter(|line| parts.iter().all(|part| line.contains(part)))
-            .count()
+    /// Expects so many log lines that hold all of these.
+    #[track_caller]
+    pub(crate) fn expect_log_lines(&self, parts: &[&str], count: usize) {
+        self.agent().expect_log_lines(parts, count).unwrap();
     }
 
     /// Waits for /readyz to refuse with a reason that holds this.

@@ -65,13 +65,10 @@ impl World {
         }
     }
 
-    /// How often the agent's log says something.
-    fn said(&mut self, text: &str) -> usize {
-        self.agent()
-            .log()
-            .iter()
-            .filter(|line| line.contains(text))
-            .count()
+    /// Expects the agent's log to say something so many times.
+    #[track_caller]
+    fn expect_said(&mut self, text: &str, times: usize) {
+        self.agent().expect_log_lines(&[text], times).unwrap();
     }
 
     /// Whether the pods reach each other, in both directions.
@@ -109,8 +106,8 @@ fn a_host_that_drops_is_told_of_and_left_alone() {
     let ruleset = world.run("nft list ruleset");
     world.wait_counted([1, 0, 0]);
     assert!(!world.is_through(), "the policy is in force");
-    assert_eq!(world.said("nftables chain ip filter FORWARD drops by policy"), 1);
-    assert_eq!(world.said("--open-forward=true"), 1);
+    world.expect_said("nftables chain ip filter FORWARD drops by policy", 1);
+    world.expect_said("--open-forward=true", 1);
     let event = || {
         let events = world.cluster.api().memory().unwrap().0.list(Resource::Events);
         events
@@ -123,14 +120,10 @@ fn a_host_that_drops_is_told_of_and_left_alone() {
         "add table inet fw; add chain inet fw pass { type filter hook forward priority 5; policy drop; };",
     );
     world.wait_counted([2, 0, 0]);
-    assert_eq!(world.said("nftables chain inet fw pass drops by policy"), 1);
+    world.expect_said("nftables chain inet fw pass drops by policy", 1);
     nft(world.host(), "delete table inet fw");
     world.wait_counted([1, 0, 0]);
-    assert_eq!(
-        world.said("nftables chain ip filter FORWARD drops by policy"),
-        1,
-        "told once"
-    );
+    world.expect_said("nftables chain ip filter FORWARD drops by policy", 1);
     assert_eq!(world.run("nft list ruleset"), ruleset, "nothing is touched");
     world.run("iptables-nft -P FORWARD ACCEPT");
     world.wait_counted([0, 0, 0]);
@@ -169,7 +162,7 @@ fn an_opened_host_lets_pods_through_and_stays_open() {
     );
     world.wait_through();
     world.wait_counted([0, 2, 0]);
-    assert_eq!(world.said("WARN"), 0);
+    world.expect_said("WARN", 0);
 }
 
 #[test]

@@ -82,9 +82,10 @@ fn installed() -> (Stage, Directories) {
     (stage, directories)
 }
 
-fn written(stage: &mut Stage) -> usize {
-    let log = stage.agent().log();
-    log.iter().filter(|line| line.contains(WRITTEN)).count()
+/// Expects the configuration to have been written so many times.
+#[track_caller]
+fn expect_written(stage: &mut Stage, times: usize) {
+    stage.agent().expect_log_lines(&[WRITTEN], times).unwrap();
 }
 
 fn identity(path: &Path) -> (u64, i64, i64) {
@@ -143,7 +144,7 @@ fn nothing_is_written_where_nothing_has_changed() {
     let enough = stage.sum(resyncs) + 2;
     wait::until(wait::LONG, "two audits", || stage.sum(resyncs) >= enough).unwrap();
     assert_eq!(both.each_ref().map(|path| identity(path)), before);
-    assert_eq!(written(&mut stage), 0);
+    expect_written(&mut stage, 0);
 }
 
 #[test]
@@ -187,7 +188,7 @@ fn the_configuration_follows_the_underlays_mtu() {
         stage.cluster.lab().set_underlay_mtu(node, underlay).unwrap();
         directories.wait_mtu(u64::from(underlay) - 50);
     }
-    assert_eq!(written(&mut stage), 3);
+    expect_written(&mut stage, 3);
 }
 
 #[test]
@@ -209,8 +210,7 @@ fn a_missing_directory_and_another_configuration_are_told_once_and_stop_nothing(
     let resyncs = "routelet_resync_seconds_count";
     let enough = stage.sum(resyncs) + 2;
     wait::until(wait::LONG, "two audits", || stage.sum(resyncs) >= enough).unwrap();
-    let log = stage.agent().log();
     for once in ["cannot install the CNI plugin", "goes before"] {
-        assert_eq!(log.iter().filter(|line| line.contains(once)).count(), 1, "{once}");
+        stage.agent().expect_log_lines(&[once], 1).unwrap();
     }
 }

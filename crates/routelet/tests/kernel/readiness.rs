@@ -38,16 +38,7 @@ fn ready_means_that_the_kernel_is_right() {
     stage.remove_pod("db");
     stage.wait_right("the cluster changed");
     assert_eq!((stage.sum("routelet_peers"), stage.sum("routelet_pods")), (20, 1));
-    assert_eq!(
-        stage
-            .agent()
-            .log()
-            .iter()
-            .filter(|line| line.contains("in sync"))
-            .count(),
-        1,
-        "told once"
-    );
+    stage.agent().expect_log_lines(&["in sync"], 1).unwrap();
 }
 
 /// Without its own Node the agent cannot know what the node should have: it is not ready, says why, and neither makes
