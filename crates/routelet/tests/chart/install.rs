@@ -71,6 +71,27 @@ impl Stage {
     }
 }
 
+/// The commands of docs/install.md that are not marked as the reader's own.
+fn documented() -> Vec<&'static str> {
+    let (mut commands, mut in_block, mut is_yours) = (Vec::new(), false, false);
+    for line in include_str!("../../../../docs/install.md").lines() {
+        let Some(code) = line.strip_prefix("    ") else {
+            in_block = false;
+            continue;
+        };
+        is_yours = if in_block {
+            is_yours
+        } else {
+            code.starts_with("# yours")
+        };
+        in_block = true;
+        if !is_yours {
+            commands.push(code);
+        }
+    }
+    commands
+}
+
 fn finish(mut process: Process) -> Vec<String> {
     let status = process.wait_exit(wait::LONG).unwrap();
     assert!(status.success(), "{:?}", process.log());
@@ -86,7 +107,24 @@ fn helm_installs_upgrades_and_uninstalls() {
         skip!("{reason}");
     }
     let stage = Stage::new();
-    let told = stage.helm(&["install", "routelet", CHART, "--set", "image.tag=dev"]);
+    let commands = documented();
+    // The image is made by a test of its own.
+    assert_eq!(commands[0], "cargo xtask image");
+    let helm = |command: &str| {
+        let words: Vec<_> = command
+            .split(' ')
+            .map(|word| if word == "charts/routelet" { CHART } else { word })
+            .collect();
+        assert_eq!(words[0], "helm", "{command} is run by no test");
+        stage.helm(&words[1..])
+    };
+    let [install, upgrade, uninstall] = commands[1..] else {
+        panic!("{commands:?}");
+    };
+    let readme = include_str!("../../../../README.md");
+    assert!(readme.contains(&format!("    cargo xtask image\n    {install}\n")));
+
+    let told = helm(install);
     assert!(
         told.iter()
             .any(|line| line.contains("rollout status daemonset/routelet")),
@@ -127,7 +165,7 @@ fn helm_installs_upgrades_and_uninstalls() {
         serde_json::from_str(dashboard["data"]["routelet.json"].as_str().unwrap()).unwrap();
     assert_eq!(dashboard["title"], "routelet");
 
-    stage.helm(&["uninstall", "routelet"]);
+    helm(uninstall);
     assert_eq!(stage.ours(), [""; 0]);
 }
 
