@@ -149,6 +149,7 @@ fn helm_installs_upgrades_and_uninstalls() {
         ])
     );
 
+    helm(upgrade);
     stage.helm(&[
         "upgrade",
         "routelet",
