@@ -119,7 +119,10 @@ impl<K: Kernel> Reconciler<K> {
         let read = kernel.dump_others(&mut |key, object| {
             let wanted = table.get(&key).and_then(|slot| slot.wanted.as_ref());
             if wanted.is_some_and(|wanted| !wanted.satisfied_by(&object)) {
-                table.edit(key, |slot| slot.actual = Some(object));
+                table.edit(key, |slot| {
+                    slot.actual = Some(object);
+                    slot.crowded = true;
+                });
             }
         });
         match read {

@@ -51,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) withdrawn: Option<IfName>,
     /// What someone did to the object since it was last in sync.
     pub(crate) drift: Option<Cause>,
+    /// Of a route: whether others may stand beside the one that is known, under the same key.
+    pub(crate) crowded: bool,
 }
 
 impl Slot {
