@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use routelet_model::{IfName, Key, Object, RouteTarget};
+use routelet_model::{IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::Hint;
 
 use crate::resync::note_slot;
@@ -184,7 +184,13 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         let gone = std::mem::take(&mut self.gone);
-        self.table.forget_actual(cause, |key, _, actual| {
+        // With a nexthop go routes, with a link whatever is on it.
+        let kinds = if gone.iter().all(|key| key.kind() == Kind::Nexthop) {
+            &[Kind::Route]
+        } else {
+            &Kind::ALL[..]
+        };
+        self.table.forget_actual(kinds, cause, |key, _, actual| {
             if key.link().is_some_and(|link| gone.contains(&Key::Link(link))) {
                 return true;
             }
