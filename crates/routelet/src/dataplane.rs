@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::story::Story;
 
 /// Cluster events taken in before the kernel is written to.
-const EVENTS_AT_ONCE: usize = 1024;
+const EVENTS_AT_ONCE: usize = 128;
 
 /// Refused objects that are named as reasons why the agent is not ready.
 const REASONS_AT_MOST: usize = 10;
