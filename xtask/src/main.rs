@@ -1,5 +1,7 @@
 //! The project's chores. Each does its own set-up and needs nothing but a Rust toolchain and Linux.
 
+mod image;
+mod manifests;
 mod run;
 
 use std::process::ExitCode;
@@ -38,6 +40,11 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Makes an image of the agent and the CNI plugin, without a container engine: target/image/routelet.tar, for `ctr
+    /// images import` and `docker load`.
+    Image(image::ImageArgs),
+    /// Makes what follows from the Helm chart: deploy/routelet.yaml and the table in the chart's README.
+    Manifests(manifests::ManifestsArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +62,8 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Demo { arguments } => release_program("demo", &arguments),
         Chore::Bench { arguments } => release_program("bench", &arguments),
         Chore::Test { arguments } => test(arguments),
+        Chore::Image(args) => image::image(&args),
+        Chore::Manifests(args) => manifests::manifests(&args),
     }
 }
 

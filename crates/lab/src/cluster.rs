@@ -110,16 +110,16 @@ fn identify(object: &Value) -> Result<(Resource, String)> {
     }
 }
 
-/// What the agent is allowed to do with the API: the rules of the ClusterRole that deploy/rbac.yaml gives it.
+/// What the agent is allowed to do with the API: the rules of the ClusterRole that deploy/routelet.yaml gives it.
 pub fn agent_rules() -> Result<Value> {
-    let documents = include_str!("../../../deploy/rbac.yaml").split("\n---\n");
+    let documents = include_str!("../../../deploy/routelet.yaml").split("\n---\n");
     for document in documents {
-        let object: Value = serde_saphyr::from_str(document).context("deploy/rbac.yaml")?;
+        let object: Value = serde_saphyr::from_str(document).context("deploy/routelet.yaml")?;
         if object["kind"] == "ClusterRole" {
             return Ok(object["rules"].clone());
         }
     }
-    Err(anyhow!("deploy/rbac.yaml holds no ClusterRole"))
+    Err(anyhow!("deploy/routelet.yaml holds no ClusterRole"))
 }
 
 /// A cluster.

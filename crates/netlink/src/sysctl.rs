@@ -2,13 +2,21 @@
 //! notifications of some of them (`struct netconfmsg` and NETCONFA_… of linux/netconf.h).
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use routelet_model::{Family, Key, Object, Sysctl, SysctlName};
 
 use crate::Error;
 use crate::attributes::{Attributes, family_of_number};
 use crate::links::Links;
+
+/// Where a container that is not privileged finds the settings writable, if its pod has the host's /proc/sys/net mounted
+/// below: container runtimes make /proc/sys itself read-only, and let nothing be mounted below /proc. Like those at
+/// their usual place, they are the settings of the network namespace of the thread that opens them.
+const BESIDE: &str = "/host/proc/sys";
+/// The usual place.
+const USUAL: &str = "/proc/sys";
 
 /// `RTM_NEWNETCONF`.
 pub(crate) const RTM_NEWNETCONF: u16 = 80;
@@ -24,7 +32,7 @@ const ALL: u32 = -1i32 as u32;
 
 /// The present value; `None` where the link, or the family, is not there.
 pub fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
-    let path = path(sysctl);
+    let path = path(USUAL, sysctl);
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse() {
             Ok(value) => Ok(Some(value)),
@@ -35,18 +43,27 @@ pub fn read(sysctl: Sysctl) -> Result<Option<u32>, Error> {
     }
 }
 
-/// Sets a value.
+/// Sets a value; where /proc/sys is read-only, through the host's /proc/sys/net at /host/proc/sys/net.
 pub fn write(sysctl: Sysctl, value: u32) -> Result<(), Error> {
-    let path = path(sysctl);
-    fs::write(&path, value.to_string()).map_err(|error| match (error.kind(), sysctl.link) {
+    let usual = path(USUAL, sysctl);
+    let mut written = fs::write(&usual, value.to_string());
+    let is_read_only = |error: &io::Error| error.kind() == ErrorKind::ReadOnlyFilesystem;
+    if written.as_ref().is_err_and(is_read_only) && Path::new(BESIDE).is_dir() {
+        written = fs::write(path(BESIDE, sysctl), value.to_string());
+    }
+    written.map_err(|error| match (error.kind(), sysctl.link) {
         (ErrorKind::NotFound, Some(link)) => Error::NoSuchLink(link),
-        _ => Error::io(format!("writing {value} to {path}"))(error),
+        (ErrorKind::ReadOnlyFilesystem, _) => {
+            let remedy = "mount the host's /proc/sys/net into the container at /host/proc/sys/net";
+            Error::io(format!("writing {value} to {usual} ({remedy})"))(error)
+        }
+        _ => Error::io(format!("writing {value} to {usual}"))(error),
     })
 }
 
 /// By slashes, as a link's name may hold dots; that it holds no slash and is not ".." is `IfName`'s promise.
-fn path(sysctl: Sysctl) -> String {
-    format!("/proc/sys/{}", sysctl.path())
+fn path(root: &str, sysctl: Sysctl) -> String {
+    format!("{root}/{}", sysctl.path())
 }
 
 /// Reads RTM_NEWNETCONF, which tells of forwarding, rp_filter, proxy_arp and proxy_ndp, and of nothing else.
@@ -106,7 +123,7 @@ mod tests {
     #[test]
     fn a_name_with_dots_stays_one_part_of_the_path() {
         let link = IfName::new("vxlan.calico").unwrap();
-        let path = path(Sysctl::link(SysctlName::Ipv4Forwarding, link));
+        let path = path(USUAL, Sysctl::link(SysctlName::Ipv4Forwarding, link));
         assert_eq!(path, "/proc/sys/net/ipv4/conf/vxlan.calico/forwarding");
     }
 

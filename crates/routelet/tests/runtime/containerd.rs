@@ -72,8 +72,14 @@ impl Runtime {
             directory,
         };
         runtime.wait_serving()?;
+        runtime.import(image)?;
+        Ok(runtime)
+    }
+
+    /// Gives it an image from an archive.
+    pub(crate) fn import(&self, image: &Path) -> Result<()> {
         let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(&runtime.cri.socket);
+        ctr.arg("--address").arg(&self.cri.socket);
         ctr.args([
             "--namespace",
             "k8s.io",
@@ -82,8 +88,7 @@ impl Runtime {
             "--snapshotter",
             "native",
         ]);
-        output(ctr.arg(image))?;
-        Ok(runtime)
+        output(ctr.arg(image)).map(|_| ())
     }
 
     /// Puts a network configuration where the runtime looks for it. It is written in that very directory under a name

@@ -81,7 +81,12 @@ impl Cri {
             .message(1, &Message::new().text(1, "main"))
             .message(2, &Message::new().text(1, image))
             .texts(3, command);
-        let request = Message::new().text(1, sandbox).message(2, &config).message(3, of);
+        self.start_configured(sandbox, of, &config)
+    }
+
+    /// Creates and starts the container of a ContainerConfig; returns its id.
+    pub(crate) fn start_configured(&self, sandbox: &str, of: &Message, config: &Message) -> Result<String> {
+        let request = Message::new().text(1, sandbox).message(2, config).message(3, of);
         let container = self.call("CreateContainer", &request)?.text(1);
         self.call("StartContainer", &Message::new().text(1, &container))?;
         Ok(container)

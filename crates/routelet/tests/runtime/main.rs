@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod chart;
 mod containerd;
 mod cri;
+#[path = "../common/helm.rs"]
+mod helm;
 mod image;
 mod message;
 mod pods;

@@ -1,0 +1,8 @@
+//! The Helm chart: what it renders, what it refuses, and that a real API server takes it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/helm.rs"]
+mod helm;
+mod install;
+mod render;

@@ -1,0 +1,63 @@
+//! The Helm chart, rendered by the real `helm`.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The chart's directory.
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/routelet");
+
+/// Whether helm is not there.
+pub(crate) fn is_missing() -> bool {
+    Command::new("helm").arg("version").output().is_err()
+}
+
+/// What `helm` says to these arguments.
+pub(crate) fn helm(arguments: &[&str]) -> Output {
+    // Without what whoever runs the tests has set up for it.
+    let mut command = Command::new("helm");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HELM_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("KUBECONFIG").args(arguments).output().unwrap()
+}
+
+/// The chart's objects with these values set, each as in `mtu=1400`.
+pub(crate) fn template(values: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["template", "routelet", CHART, "--namespace", "kube-system"];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    let output = helm(&arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{values:?}: {error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = text.split("---\n").filter(|document| !document.trim().is_empty());
+    documents
+        .map(|document| {
+            serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}:\n{document}"))
+        })
+        .collect()
+}
+
+/// The object of this kind and name.
+pub(crate) fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    let found = objects.iter().find(found);
+    found.unwrap_or_else(|| panic!("no {kind} {name} among {objects:#?}"))
+}
+
+/// The agent's container.
+pub(crate) fn container(objects: &[Value]) -> &Value {
+    &object(objects, "DaemonSet", "routelet")["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// The texts of a list.
+pub(crate) fn texts(list: &Value) -> Vec<&str> {
+    let list = list.as_array().unwrap();
+    list.iter().map(|text| text.as_str().unwrap()).collect()
+}
