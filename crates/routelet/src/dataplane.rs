@@ -57,6 +57,7 @@ impl Dataplane {
         liveness: Liveness,
         metrics: Arc<Metrics>,
         story: Story,
+        cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let config = kernel_config(args);
@@ -89,7 +90,7 @@ impl Dataplane {
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
-            cni: Installation::new(args),
+            cni,
             devices,
             cluster,
             events: Vec::new(),
