@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{IpamConfig, NetworkConfig, SpecVersion};
@@ -25,11 +26,63 @@ pub struct Conflist {
     pub interface_prefix: String,
     /// Protocol number of pods' routes on the host.
     pub route_protocol: u8,
+    /// Where host-local keeps its leases, in a directory of the network's name below.
+    pub leases: PathBuf,
     /// Whether the plugin portmap follows, which serves the pods' host ports.
     pub port_maps: bool,
 }
 
+/// A text that is not the list of an agent of this version.
+#[derive(Debug, thiserror::Error)]
+#[error("it is no configuration list as this version writes it")]
+pub struct NotOurs(#[source] Option<serde_json::Error>);
+
+/// The list as JSON.
+#[derive(Deserialize)]
+struct List {
+    name: String,
+    plugins: Vec<Map<String, Value>>,
+}
+
 impl Conflist {
+    /// Reads a text of [`Conflist::to_text`]. Anything else is refused, also where a runtime could use it.
+    pub fn from_text(text: &str) -> Result<Self, NotOurs> {
+        let read = || -> Result<Option<Self>, serde_json::Error> {
+            let list: List = serde_json::from_str(text)?;
+            let Some(mut plugin) = list.plugins.first().cloned() else {
+                return Ok(None);
+            };
+            plugin.insert("name".to_owned(), list.name.clone().into());
+            plugin.insert("cniVersion".to_owned(), SpecVersion::V1_0_0.as_str().into());
+            let config: NetworkConfig = serde_json::from_value(plugin.into())?;
+            let ipam = config.ipam.map(|ipam| ipam.rest).unwrap_or_default();
+            let mut subnets = Vec::new();
+            for range in ipam.get("ranges").and_then(Value::as_array).into_iter().flatten() {
+                for subnet in range.as_array().into_iter().flatten() {
+                    subnets.push(serde_json::from_value(subnet["subnet"].clone())?);
+                }
+            }
+            let leases = ipam.get("dataDir").and_then(Value::as_str).unwrap_or_default();
+            Ok(Some(Self {
+                name: list.name,
+                mtu: config.mtu,
+                subnets,
+                socket: config.socket,
+                interface_prefix: config.interface_prefix,
+                route_protocol: config.route_protocol,
+                leases: leases.into(),
+                port_maps: list.plugins.len() > 1,
+            }))
+        };
+        let list = read().map_err(|error| NotOurs(Some(error)))?;
+        list.filter(|list| list.to_text() == text).ok_or(NotOurs(None))
+    }
+
+    /// Where host-local keeps the leases of this network.
+    pub fn lease_directory(&self) -> PathBuf {
+        self.leases.join(&self.name)
+    }
+
     /// The text of the file. The same for the same node, so that texts can be compared.
     pub fn to_text(&self) -> String {
         let version = SpecVersion::V1_0_0.as_str();
@@ -71,7 +124,10 @@ impl Conflist {
         sets.retain(|set| !set.is_empty());
         IpamConfig {
             plugin: "host-local".to_owned(),
-            rest: Map::from_iter([("ranges".to_owned(), json!(sets))]),
+            rest: Map::from_iter([
+                ("dataDir".to_owned(), json!(self.leases)),
+                ("ranges".to_owned(), json!(sets)),
+            ]),
         }
     }
 }
@@ -90,6 +146,7 @@ mod tests {
             socket: "/run/a.sock".into(),
             interface_prefix: "veth".to_owned(),
             route_protocol: 81,
+            leases: "/var/leases".into(),
             port_maps: true,
         }
     }
@@ -109,6 +166,7 @@ mod tests {
                     "routeProtocol": 81,
                     "ipam": {
                         "type": "host-local",
+                        "dataDir": "/var/leases",
                         "ranges": [
                             [{"subnet": "10.244.1.0/24"}, {"subnet": "10.245.1.0/24"}],
                             [{"subnet": "fd00:244:1::/64"}]
@@ -119,6 +177,32 @@ mod tests {
             ]
         });
         assert_eq!(list, wanted);
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written_and_any_other_text_is_refused() {
+        for port_maps in [true, false] {
+            // Ranges are sorted by family.
+            let list = Conflist {
+                subnets: ["10.244.1.0/24", "fd00:244:1::/64"]
+                    .map(|subnet| subnet.parse().unwrap())
+                    .to_vec(),
+                port_maps,
+                ..conflist()
+            };
+            assert_eq!(Conflist::from_text(&list.to_text()).unwrap(), list);
+        }
+        let text = conflist().to_text();
+        for other in [
+            "",
+            "{}",
+            r#"{"name": "a", "plugins": []}"#,
+            &text.replace("host-local", "dhcp"),
+            &text.replace("1.0.0", "1.1.0"),
+            &text[..text.len() - 1],
+        ] {
+            assert!(Conflist::from_text(other).is_err(), "{other}");
+        }
     }
 
     #[test]

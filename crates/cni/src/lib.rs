@@ -5,6 +5,7 @@
 //! it sets on the host is what the agent wants there, so that the agent finds nothing to do.
 
 mod add;
+pub mod agent;
 mod attachment;
 mod check;
 mod config;
@@ -27,7 +28,7 @@ use std::io::Read;
 
 pub use attachment::{Attachment, InvalidAlias};
 pub use config::{DEFAULT_SOCKET, IpamConfig, NetworkConfig};
-pub use conflist::{Conflist, PLUGIN};
+pub use conflist::{Conflist, NotOurs, PLUGIN};
 pub use error::{Code, Error};
 pub use lease::{Lease, read_leases, remove_nobodys_leases};
 pub use result::{CniResult, Interface, IpConfig, Route};

@@ -86,7 +86,9 @@ pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mu
     for subnet in &node.pod_subnets {
         // What this node has it keeps, whoever claims it too.
         let holds = is_own || is_holder(known.claims.subnet_holder(*subnet));
-        if holds && may_hold_pods(*subnet, node, own) && !is_covered(*subnet, known, own) {
+        // Adding to a set of ranges takes the kernel the longer the more it holds: none is added that changes nothing.
+        let is_excepted = nft.masquerade_except.iter().any(|net| net.contains(subnet));
+        if holds && !is_excepted && may_hold_pods(*subnet, node, own) && !is_covered(*subnet, known, own) {
             want_element(NftSet::Pods, *subnet, wanted);
         }
     }

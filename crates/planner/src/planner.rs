@@ -10,7 +10,7 @@ use crate::claims::Claims;
 use crate::own::{self, Own};
 use crate::peers;
 use crate::pods::Pods;
-use crate::vtep::without_unusable;
+use crate::vtep::made_usable;
 use crate::wanted::{Known, Wanted};
 use crate::{Missing, Plan, Refusal, Settings};
 
@@ -72,14 +72,14 @@ impl Planner {
             ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
-                let node = Arc::new(without_unusable(node));
+                let node = Arc::new(made_usable(node));
                 self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
                 self.follow_own(self.own.with_node(None, &name), plan);
             }
             ClusterEvent::NodeApplied(node) => {
-                self.follow_node(node.name.clone(), Some(Arc::new(without_unusable(node))), plan);
+                self.follow_node(node.name.clone(), Some(Arc::new(made_usable(node))), plan);
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,

@@ -28,8 +28,9 @@ const VTEP_MAC: PerFamily<&str> = PerFamily {
     v6: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]",
 };
 
-/// The Node without values that can be read but cannot be right: they join the unreadable ones.
-pub(crate) fn without_unusable(mut node: Node) -> Node {
+/// The Node without values that can be read but cannot be right: they join the unreadable ones. With the VTEP MACs that
+/// follow from its name where no annotation says others, so that each is hashed once.
+pub(crate) fn made_usable(mut node: Node) -> Node {
     let mut bad = Vec::new();
     let mut take = |field, value: String, wanted| bad.push(Unreadable { field, value, wanted });
     node.pod_subnets.retain(|subnet| {
@@ -53,6 +54,15 @@ pub(crate) fn without_unusable(mut node: Node) -> Node {
         }
         if let Some(mac) = overrides.vtep_mac.take_if(|mac| !is_unicast_mac(*mac)) {
             take(VTEP_MAC.get(family), mac.to_string(), "a unicast MAC address");
+        }
+        if node
+            .pod_subnets
+            .iter()
+            .any(|subnet| Family::of_net(*subnet) == family)
+        {
+            overrides
+                .vtep_mac
+                .get_or_insert_with(|| vtep_mac(&node.name, family));
         }
     }
     node.unreadable.append(&mut bad);

@@ -159,9 +159,8 @@ impl<K: Kernel> Reconciler<K> {
             (_, None) => Plan::Write(Verb::Create),
             // Someone else's route beside ours is to stay, which a replacement might hit.
             (Object::Route(RouteTarget::Blackhole), Some(_)) => Plan::Write(Verb::Create),
-            (Object::Route(_), Some(Object::Foreign { .. } | Object::OddRoutes)) => {
-                Plan::Write(Verb::Supplant)
-            }
+            (Object::Route(_), Some(Object::OddRoutes)) => Plan::Write(Verb::Supplant),
+            (Object::Route(_), Some(Object::Foreign { .. })) if slot.crowded => Plan::Write(Verb::Supplant),
             (_, Some(_)) => Plan::Write(Verb::Replace),
         }
     }
@@ -316,6 +315,7 @@ impl<K: Kernel> Reconciler<K> {
                 new.index = old.index;
             }
             previous = std::mem::replace(&mut slot.actual, actual);
+            slot.crowded = false;
         });
         self.operations.push(Operation { verb, key, object });
         self.previous.push(previous);
@@ -393,6 +393,7 @@ impl<K: Kernel> Reconciler<K> {
             .map(|at| repairs.swap_remove(at));
         self.table.settle(&key, |slot| {
             slot.actual = previous;
+            slot.crowded = true;
             slot.drift = repair.map(|repair| repair.cause);
         });
     }
@@ -411,7 +412,10 @@ impl<K: Kernel> Reconciler<K> {
         }
         for key in blocked {
             let found = Object::Foreign { protocol: 0 };
-            self.table.edit(key, |slot| slot.actual = Some(found.clone()));
+            self.table.edit(key, |slot| {
+                slot.actual = Some(found.clone());
+                slot.crowded = true;
+            });
             let serves = self.table.get(&key).is_some_and(Slot::in_sync);
             let told = if serves {
                 &mut self.report.yielded

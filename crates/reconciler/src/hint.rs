@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use routelet_model::{IfName, Key, Object, RouteTarget};
+use routelet_model::{IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::Hint;
 
 use crate::resync::note_slot;
@@ -70,6 +70,14 @@ impl<K: Kernel> Reconciler<K> {
         if !concerns_us && !self.ownership.owns(&key, &object) {
             return;
         }
+        if let (Key::Route { .. }, Object::Foreign { .. }) = (key, &object) {
+            // It took the place of the first one there. Nothing is beside it where that was ours, and alone.
+            let unknown = self.others_unknown;
+            self.table.settle(&key, |slot| {
+                let was_known = matches!(slot.actual, Some(Object::Route(_) | Object::Foreign { .. }));
+                slot.crowded |= unknown || !was_known;
+            });
+        }
         note_slot(&mut self.table, key, Some(object));
         self.wake(&key);
     }
@@ -79,13 +87,19 @@ impl<K: Kernel> Reconciler<K> {
         let slot = self.table.get(&key);
         let is_there = slot.is_some_and(|slot| slot.actual.as_ref().is_some_and(|there| *there != object));
         let wanted = slot.and_then(|slot| slot.wanted.as_ref());
-        let serves = wanted.is_some_and(|wanted| wanted.satisfied_by(&object));
+        let (is_wanted, serves) = (
+            wanted.is_some(),
+            wanted.is_some_and(|wanted| wanted.satisfied_by(&object)),
+        );
+        if let Object::Foreign { .. } = object {
+            self.table.settle(&key, |slot| slot.crowded = true);
+        }
         match object {
             // Where someone else's does as well, it is no matter which of them is the first.
             Object::Foreign { .. } if is_there && serves => {}
             Object::Foreign { .. } => self.see(key, object),
             // A second one of ours, or one where nothing was known of others.
-            _ if is_there || (wanted.is_some() && !serves) => self.see(key, Object::OddRoutes),
+            _ if is_there || (is_wanted && !serves) => self.see(key, Object::OddRoutes),
             _ => self.see(key, object),
         }
     }
@@ -170,7 +184,13 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         let gone = std::mem::take(&mut self.gone);
-        self.table.forget_actual(cause, |key, _, actual| {
+        // With a nexthop go routes, with a link whatever is on it.
+        let kinds = if gone.iter().all(|key| key.kind() == Kind::Nexthop) {
+            &[Kind::Route]
+        } else {
+            &Kind::ALL[..]
+        };
+        self.table.forget_actual(kinds, cause, |key, _, actual| {
             if key.link().is_some_and(|link| gone.contains(&Key::Link(link))) {
                 return true;
             }

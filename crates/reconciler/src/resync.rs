@@ -59,19 +59,17 @@ impl<K: Kernel> Reconciler<K> {
         self.generation = self.generation.wrapping_add(1);
         self.read_links(now).map_err(|error| (Kind::Link, error))?;
         self.forget_with_gone(Some(Cause::Deleted));
-        let kinds = ON_LINKS.into_iter().chain(NFT);
-        for kind in kinds.clone() {
-            self.read(kind, None).map_err(|error| (kind, error))?;
+        let kinds: Vec<Kind> = ON_LINKS.into_iter().chain(NFT).collect();
+        for kind in &kinds {
+            self.read(*kind, None).map_err(|error| (*kind, error))?;
         }
         self.nft_touched = false;
         let generation = self.generation;
         self.table
-            .forget_actual(Some(Cause::Deleted), |key, slot, actual| {
+            .forget_actual(&kinds, Some(Cause::Deleted), |key, slot, actual| {
                 // Someone else's routes are in no dump of ours.
                 let others = matches!(actual, Object::Foreign { .. });
-                slot.seen != generation
-                    && kinds.clone().any(|kind| kind == key.kind())
-                    && !(others && key.kind() == Kind::Route)
+                slot.seen != generation && !(others && key.kind() == Kind::Route)
             });
         Ok(())
     }
@@ -86,9 +84,8 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         let generation = self.generation;
-        self.table.forget_actual(Some(Cause::Deleted), |key, slot, _| {
-            slot.seen != generation && NFT.contains(&key.kind())
-        });
+        self.table
+            .forget_actual(&NFT, Some(Cause::Deleted), |_, slot, _| slot.seen != generation);
         self.wake(&Key::NftTable);
     }
 
@@ -104,10 +101,8 @@ impl<K: Kernel> Reconciler<K> {
         }
         let generation = self.generation;
         self.table
-            .forget_actual(Some(Cause::Deleted), |key, slot, actual| {
-                slot.seen != generation
-                    && ON_LINKS.contains(&key.kind())
-                    && lies_on(key, actual).is_some_and(|link| links.contains(&link))
+            .forget_actual(&ON_LINKS, Some(Cause::Deleted), |key, slot, actual| {
+                slot.seen != generation && lies_on(key, actual).is_some_and(|link| links.contains(&link))
             });
         self.read_sysctls(|link| link.is_some_and(|link| links.contains(&link)));
     }
@@ -119,7 +114,10 @@ impl<K: Kernel> Reconciler<K> {
         let read = kernel.dump_others(&mut |key, object| {
             let wanted = table.get(&key).and_then(|slot| slot.wanted.as_ref());
             if wanted.is_some_and(|wanted| !wanted.satisfied_by(&object)) {
-                table.edit(key, |slot| slot.actual = Some(object));
+                table.edit(key, |slot| {
+                    slot.actual = Some(object);
+                    slot.crowded = true;
+                });
             }
         });
         match read {
@@ -132,9 +130,10 @@ impl<K: Kernel> Reconciler<K> {
     pub(crate) fn reread_serving(&mut self, now: Instant) {
         let serves = |(key, slot): (&Key, &Slot)| {
             let foreign = matches!(slot.actual, Some(Object::Foreign { .. }));
-            (key.kind() == Kind::Route && foreign && slot.wanted.is_some()).then_some(*key)
+            (foreign && slot.wanted.is_some()).then_some(*key)
         };
-        let mut gone: FxHashSet<Key> = self.table.iter().filter_map(serves).collect();
+        let routes = self.table.of_kind(Kind::Route);
+        let mut gone: FxHashSet<Key> = routes.filter_map(serves).collect();
         if gone.is_empty() {
             return;
         }
@@ -165,7 +164,7 @@ impl<K: Kernel> Reconciler<K> {
         let shown: BTreeSet<IfName> = links.iter().map(|(link, _)| *link).collect();
         let lost: Vec<IfName> = self
             .table
-            .iter()
+            .of_kind(Kind::Link)
             .filter_map(|(key, slot)| match key {
                 Key::Link(link) if slot.actual.is_some() && !shown.contains(link) => Some(*link),
                 _ => None,
@@ -200,7 +199,7 @@ impl<K: Kernel> Reconciler<K> {
     fn read_sysctls(&mut self, of: impl Fn(Option<IfName>) -> bool) {
         let keys: Vec<Key> = self
             .table
-            .iter()
+            .of_kind(Kind::Sysctl)
             .filter(|(key, _)| matches!(key, Key::Sysctl(sysctl) if of(sysctl.link)))
             .map(|(key, _)| *key)
             .collect();

@@ -51,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) withdrawn: Option<IfName>,
     /// What someone did to the object since it was last in sync.
     pub(crate) drift: Option<Cause>,
+    /// Of a route: whether others may stand beside the one that is known, under the same key.
+    pub(crate) crowded: bool,
 }
 
 impl Slot {
@@ -78,7 +80,8 @@ pub struct Count {
 /// The table. Every change of a slot goes through it, so that its counts always hold.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    slots: FxHashMap<Key, Slot>,
+    /// By kind, so that a look at a few links does not pass by all the routes.
+    slots: [FxHashMap<Key, Slot>; KINDS],
     queue: [Vec<Key>; KINDS],
     removals: [Vec<Key>; KINDS],
     books: Books,
@@ -105,17 +108,26 @@ pub(crate) struct AddressEdit {
 impl Table {
     /// The slot of a key.
     pub(crate) fn get(&self, key: &Key) -> Option<&Slot> {
-        self.slots.get(key)
+        self.slots[key.kind() as usize].get(key)
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Slot> {
+        self.slots[key.kind() as usize].get_mut(key)
     }
 
     /// What the kernel has under a key.
     pub(crate) fn actual(&self, key: &Key) -> Option<&Object> {
-        self.slots.get(key)?.actual.as_ref()
+        self.get(key)?.actual.as_ref()
     }
 
     /// All slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Slot)> {
-        self.slots.iter()
+        self.slots.iter().flatten()
+    }
+
+    /// The slots of one kind.
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Slot)> {
+        self.slots[kind as usize].iter()
     }
 
     /// Numbers of objects of a kind.
@@ -126,7 +138,7 @@ impl Table {
     /// Changes the slot of a key, making it where there is none, and queues it where its sides differ
     /// afterwards.
     pub(crate) fn edit(&mut self, key: Key, change: impl FnOnce(&mut Slot)) {
-        let slot = self.slots.entry(key).or_default();
+        let slot = self.slots[key.kind() as usize].entry(key).or_default();
         edit_slot(&key, slot, &mut self.books, change);
         if !slot.in_sync() && !slot.queued {
             slot.queued = true;
@@ -136,7 +148,7 @@ impl Table {
 
     /// Notes that a dump shows an object. False where it is not as the table has it.
     pub(crate) fn confirm(&mut self, key: &Key, actual: &Object, generation: u32) -> bool {
-        match self.slots.get_mut(key) {
+        match self.get_mut(key) {
             Some(slot) if slot.actual.as_ref() == Some(actual) => {
                 slot.seen = generation;
                 true
@@ -147,19 +159,22 @@ impl Table {
 
     /// Changes a slot that exists without queueing it: the caller is about to act on it.
     pub(crate) fn settle(&mut self, key: &Key, change: impl FnOnce(&mut Slot)) {
-        if let Some(slot) = self.slots.get_mut(key) {
+        if let Some(slot) = self.slots[key.kind() as usize].get_mut(key) {
             edit_slot(key, slot, &mut self.books, change);
         }
     }
 
-    /// Forgets what the kernel has wherever `gone` says so, and queues what is wanted there. `cause` is what
-    /// someone else did to it, if it was someone else.
+    /// Forgets what the kernel has of some kinds wherever `gone` says so, and queues what is wanted there. `cause` is
+    /// what someone else did to it, if it was someone else.
     pub(crate) fn forget_actual(
         &mut self,
+        kinds: &[Kind],
         cause: Option<Cause>,
         mut gone: impl FnMut(&Key, &Slot, &Object) -> bool,
     ) {
-        for (key, slot) in &mut self.slots {
+        let of_kinds = self.slots.iter_mut().zip(Kind::ALL);
+        let of_kinds = of_kinds.filter(|(_, kind)| kinds.contains(kind));
+        for (key, slot) in of_kinds.flat_map(|(slots, _)| slots) {
             let Some(actual) = &slot.actual else { continue };
             if !gone(key, slot, actual) {
                 continue;
@@ -180,14 +195,15 @@ impl Table {
 
     /// Forgets that someone added what is not wanted.
     pub(crate) fn forgive_surplus(&mut self) {
-        for slot in self.slots.values_mut().filter(|slot| slot.wanted.is_none()) {
+        let slots = self.slots.iter_mut().flat_map(FxHashMap::values_mut);
+        for slot in slots.filter(|slot| slot.wanted.is_none()) {
             slot.drift = None;
         }
     }
 
     /// Queues every key whose sides differ.
     pub(crate) fn queue_all(&mut self) {
-        for (key, slot) in &mut self.slots {
+        for (key, slot) in self.slots.iter_mut().flatten() {
             if !slot.in_sync() && !slot.queued {
                 slot.queued = true;
                 self.queue[key.kind() as usize].push(*key);
@@ -197,7 +213,7 @@ impl Table {
 
     /// Queues a key, whatever its sides are.
     pub(crate) fn queue(&mut self, key: Key) {
-        if let Some(slot) = self.slots.get_mut(&key)
+        if let Some(slot) = self.get_mut(&key)
             && !slot.queued
         {
             slot.queued = true;
@@ -208,10 +224,10 @@ impl Table {
     /// Takes the next key of a kind from the queue.
     pub(crate) fn pop(&mut self, kind: Kind) -> Option<Key> {
         let key = self.queue[kind as usize].pop()?;
-        if let Some(slot) = self.slots.get_mut(&key) {
+        if let Some(slot) = self.get_mut(&key) {
             slot.queued = false;
             if slot.wanted.is_none() && slot.actual.is_none() {
-                self.slots.remove(&key);
+                self.slots[kind as usize].remove(&key);
             }
         }
         Some(key)
@@ -230,11 +246,10 @@ impl Table {
     /// Drops a slot that holds nothing.
     pub(crate) fn drop_empty(&mut self, key: &Key) {
         if self
-            .slots
             .get(key)
             .is_some_and(|s| s.wanted.is_none() && s.actual.is_none() && !s.queued)
         {
-            self.slots.remove(key);
+            self.slots[key.kind() as usize].remove(key);
         }
     }
 

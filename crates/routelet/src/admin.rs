@@ -5,6 +5,7 @@
 //! | `/livez` | 200 while the agent works, 503 with the reason when it should be restarted |
 //! | `/readyz` | 200 once the kernel has been brought to the wanted state, 503 with the reasons until then |
 //! | `/metrics` | OpenMetrics text |
+//! | `/cni` | on the unix socket only: the CNI configuration list for this node, 503 with the reasons until it is known |
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -90,6 +91,34 @@ pub(crate) fn router(
         .route("/metrics", get(async move || metrics_text(metrics())))
 }
 
+/// The same with what only root on this node may ask; `configuration` gives the CNI configuration list, once the node's
+/// network is ready.
+pub(crate) fn for_root(
+    router: Router,
+    not_ready: watch::Receiver<NotReady>,
+    configuration: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
+) -> Router {
+    router.route(
+        "/cni",
+        get(async move || match configuration() {
+            Some(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+            None => cni_unknown(&not_ready.borrow()),
+        }),
+    )
+}
+
+fn cni_unknown(not_ready: &NotReady) -> Response {
+    let mut reasons = lines(not_ready);
+    if reasons.is_empty() {
+        reasons.push_str("the MTU and the subnets of this node's pods are not known yet\n");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
+}
+
+fn lines(reasons: &NotReady) -> String {
+    reasons.iter().map(|reason| format!("{reason}\n")).collect()
+}
+
 async fn livez(State(liveness): State<Liveness>) -> Response {
     match liveness.check(Instant::now()) {
         Ok(()) => "ok\n".into_response(),
@@ -98,11 +127,7 @@ async fn livez(State(liveness): State<Liveness>) -> Response {
 }
 
 async fn readyz(State(not_ready): State<watch::Receiver<NotReady>>) -> Response {
-    let reasons: String = not_ready
-        .borrow()
-        .iter()
-        .map(|reason| format!("{reason}\n"))
-        .collect();
+    let reasons = lines(&not_ready.borrow());
     if reasons.is_empty() {
         "ok\n".into_response()
     } else {
@@ -195,7 +220,36 @@ mod tests {
     #[tokio::test]
     async fn other_paths_are_not_found() {
         let (router, ..) = endpoint(Vec::new());
-        assert_eq!(get(serve(router).await, "/").await.0, 404);
+        let address = serve(router).await;
+        for path in ["/", "/cni"] {
+            assert_eq!(get(address, path).await.0, 404, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn root_is_given_the_cni_configuration_or_the_reasons_why_there_is_none() {
+        let (router, _, health) = endpoint(vec!["pods have not been listed yet".to_owned()]);
+        let (list, seen) = watch::channel(None::<String>);
+        let configuration = move || seen.borrow().clone();
+        let address = serve(for_root(router, health.subscribe(), configuration)).await;
+        let (status, answer) = get(address, "/cni").await;
+        assert_eq!(status, 503);
+        assert!(
+            answer.ends_with("\r\n\r\npods have not been listed yet\n"),
+            "{answer}"
+        );
+        health.send_modify(Vec::clear);
+        let (status, answer) = get(address, "/cni").await;
+        assert_eq!(status, 503);
+        assert!(answer.contains("not known yet"), "{answer}");
+
+        list.send_replace(Some("{}\n".to_owned()));
+        let (status, answer) = get(address, "/cni").await;
+        assert_eq!(status, 200);
+        assert!(
+            answer.contains("content-type: application/json") && answer.ends_with("{}\n"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::args::{AdminAddress, AdminSocket, RunArgs, Setting};
+use crate::cni::{self, Installation};
 use crate::dataplane::Dataplane;
 use crate::instance::Instance;
 use crate::liveness::Liveness;
@@ -44,10 +45,14 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
             metrics.encode()
         }
     };
-    let router = admin::router(liveness.clone(), health_seen, refresh);
+    let (configuration, configuration_seen) = watch::channel(None);
+    let router = admin::router(liveness.clone(), health_seen.clone(), refresh);
     if let AdminSocket::At(path) = &args.admin.admin_socket {
         let listener = admin::bind_socket(path)?;
-        tokio::spawn(axum::serve(listener, router.clone()).into_future());
+        let files = args.cni.files.clone();
+        let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
+        let router = admin::for_root(router.clone(), health_seen, text);
+        tokio::spawn(axum::serve(listener, router).into_future());
     }
     if let AdminAddress::At(address) = args.admin.admin_address {
         let listener = admin::bind(address).await?;
@@ -66,7 +71,8 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
 
     let (cluster, cluster_events) = mpsc::channel(CHANNEL);
     let story = Story::new(metrics.clone(), publisher);
-    let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story)?
+    let cni = Installation::new(args, configuration);
+    let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story, cni)?
         .spawn()
         .context("cannot start the dataplane's thread")?;
 

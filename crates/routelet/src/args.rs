@@ -21,15 +21,17 @@ use routelet_model::IfName;
 
 use crate::logging::{LogFilter, LogFormat};
 
-pub(crate) use cni::CniArgs;
+pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
-/// Exit code after a stop by signal.
+/// Exit code after a stop by signal, and of what is done.
 pub(crate) const EXIT_STOPPED: u8 = 0;
 /// Exit code of a failure while running.
 pub(crate) const EXIT_FAILURE: u8 = 1;
 /// Exit code of a wrong setting: clap's, for what it finds, and ours for a kubeconfig that cannot be used.
 pub(crate) const EXIT_USAGE: u8 = 2;
+/// Exit code where the agent that was asked was not ready in time.
+pub(crate) const EXIT_NOT_READY: u8 = 4;
 /// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
 
@@ -40,9 +42,16 @@ Exit codes:
   2  wrong usage: an unknown flag, a value that is not allowed, a kubeconfig that cannot be used
   3  another agent runs on this node";
 
+const INSTALL_CNI_EXIT_CODES: &str = "\
+Exit codes:
+  0  plugin and configuration are in place, whether or not they were before
+  1  they could not be put there, or the answer was not that of an agent of this version; the log says why
+  2  wrong usage: an unknown flag, a value that is not allowed
+  4  the agent was not ready within --timeout; nothing was written";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
-#[command(name = "routelet", version, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "routelet", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +63,10 @@ pub(crate) enum Command {
     /// Run the agent: watch Pods and Nodes, and keep this node's kernel in the state that they ask for.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Put the CNI plugin and its configuration where the container runtime looks for them, as soon as the agent on this
+    /// node is ready. The agent does the same with --install-cni, and keeps them there.
+    #[command(after_help = INSTALL_CNI_EXIT_CODES)]
+    InstallCni(Box<InstallCniArgs>),
 }
 
 /// The command line, read.
@@ -254,7 +267,7 @@ pub(crate) struct KernelArgs {
     pub(crate) audit_interval: Duration,
 }
 
-/// Probes, metrics and logs.
+/// Probes and metrics.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Admin")]
 pub(crate) struct AdminArgs {
@@ -267,8 +280,8 @@ pub(crate) struct AdminArgs {
     )]
     pub(crate) admin_address: AdminAddress,
 
-    /// Unix socket that serves the same to root on this node: a path, or "off". The CNI plugin asks here whether the
-    /// agent is ready.
+    /// Unix socket that serves the same to root on this node, and the plugin's configuration at /cni: a path, or "off".
+    /// The CNI plugin asks here whether the agent is ready.
     #[arg(
         long,
         env = "ROUTELET_ADMIN_SOCKET",
@@ -277,6 +290,14 @@ pub(crate) struct AdminArgs {
     )]
     pub(crate) admin_socket: AdminSocket,
 
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What the program tells, and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log")]
+pub(crate) struct LogArgs {
     /// Format of the log: text for people, json for machines.
     #[arg(
         long,
@@ -326,9 +347,10 @@ where
     let read = || -> Result<Invocation, clap::Error> {
         let matches = cli.try_get_matches_from_mut(&words)?;
         let command = Cli::from_arg_matches(&matches)?.command;
-        let Command::Run(run) = &command;
-        run.check()
-            .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
+        if let Command::Run(run) = &command {
+            run.check()
+                .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
+        }
         Ok(Invocation {
             command,
             changed: changed(&cli, &matches),

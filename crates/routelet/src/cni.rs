@@ -1,17 +1,18 @@
-//! The CNI plugin and its configuration, put where the container runtime looks for them and kept as the agent knows
-//! the node.
+//! The CNI plugin and its configuration on the node, as the agent knows the node: told to who asks, and, where it is to,
+//! put where the container runtime looks for them and kept there.
 
-use std::fs;
+mod files;
+pub(crate) mod install;
+
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use routelet_cni::install::{self, CONFLIST_MODE};
-use routelet_cni::{Conflist, DEFAULT_SOCKET, PLUGIN};
+use routelet_cni::{Conflist, DEFAULT_SOCKET};
 use routelet_netlink::DirectoryWatch;
 use routelet_planner::Planner;
+use tokio::sync::watch;
 
-use crate::args::{AdminSocket, CniArgs, RunArgs};
+use crate::args::{AdminSocket, CniArgs, CniFilesArgs, RunArgs};
 
 /// The network's name, by which IPAM plugins keep leases.
 const NETWORK: &str = "k8s-pod-network";
@@ -19,14 +20,21 @@ const NETWORK: &str = "k8s-pod-network";
 const REST: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Endings of the files that container runtimes read as configurations.
-const ENDINGS: [&str; 3] = ["conf", "conflist", "json"];
+
+/// The configuration that suits the node; `None` until the node's network is ready.
+pub(crate) type Configuration = Option<Conflist>;
+
+/// The text of a configuration, as the agent would write it now.
+pub(crate) fn text(args: &CniFilesArgs, list: &Conflist) -> String {
+    files::with_port_maps(args, list).to_text()
+}
 
 /// What is installed on this node.
 pub(crate) struct Installation {
     args: CniArgs,
     /// The configuration, but for what the node says.
     conflist: Conflist,
+    told: watch::Sender<Configuration>,
     watch: Option<DirectoryWatch>,
     look_at: Option<Instant>,
     rest_until: Option<Instant>,
@@ -37,8 +45,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Of nothing yet.
-    pub(crate) fn new(args: &RunArgs) -> Self {
+    /// Of nothing yet. What the configuration is goes to `told`.
+    pub(crate) fn new(args: &RunArgs, told: watch::Sender<Configuration>) -> Self {
         let socket = match &args.admin.admin_socket {
             AdminSocket::At(path) => path.clone(),
             AdminSocket::Off => DEFAULT_SOCKET.into(),
@@ -52,8 +60,10 @@ impl Installation {
                 socket,
                 interface_prefix: args.kernel.interface_prefix.clone(),
                 route_protocol: args.kernel.route_protocol,
+                leases: args.cni.cni_lease_dir.clone(),
                 port_maps: false,
             },
+            told,
             watch: None,
             look_at: None,
             rest_until: None,
@@ -85,14 +95,15 @@ impl Installation {
     /// Looks and writes where something has changed; returns when there will be more to do, if that is known. To be
     /// called when the node's network is ready, for from then on the runtime starts pods.
     pub(crate) fn follow(&mut self, planner: &Planner, now: Instant) -> Option<Instant> {
-        if !self.args.install_cni {
-            return None;
-        }
         let (node, mtu) = (planner.own_node()?, planner.pod_mtu()?);
         if mtu != self.conflist.mtu || node.pod_subnets != self.conflist.subnets {
             self.conflist.mtu = mtu;
             self.conflist.subnets.clone_from(&node.pod_subnets);
+            self.told.send_replace(Some(self.conflist.clone()));
             self.look_at = Some(now);
+        }
+        if !self.args.install_cni {
+            return None;
         }
         if self.look_at.is_some_and(|at| at <= now) {
             let looked = self.look(now);
@@ -103,8 +114,7 @@ impl Installation {
             {
                 tracing::warn!(
                     %error,
-                    "cannot install the CNI plugin, trying again: the directories must be there and writable to the \
-                     agent (--cni-bin-dir, --cni-conf-dir), and the program readable (--cni-binary)"
+                    "cannot install the CNI plugin, trying again: {}", files::REMEDY
                 );
             }
             self.failing = failure;
@@ -112,33 +122,19 @@ impl Installation {
         self.look_at
     }
 
-    /// The program first: from the configuration on the runtime wants to run it.
     fn look(&mut self, now: Instant) -> io::Result<()> {
         self.watch_directories();
-        let program = match &self.args.cni_binary {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()?.with_file_name(PLUGIN),
-        };
-        let (programs, file) = (&self.args.cni_bin_dir, self.file());
-        if install::install_binary(&program, programs)? {
+        if files::install(&self.args.files, &self.conflist)? {
             self.rest_until = Some(now + REST);
-            tracing::info!(directory = %programs.display(), "installed the CNI plugin");
         }
-        // A list with a plugin that is not there would start no pod at all.
-        self.conflist.port_maps = programs.join("portmap").exists();
-        if install::write_if_different(&file, self.conflist.to_text().as_bytes(), CONFLIST_MODE)? {
-            self.rest_until = Some(now + REST);
-            let subnets: Vec<_> = self.conflist.subnets.iter().map(ToString::to_string).collect();
-            tracing::info!(
-                file = %file.display(), mtu = self.conflist.mtu, subnets = subnets.join(","),
-                port_maps = self.conflist.port_maps, "wrote the CNI configuration"
-            );
+        let rival = files::rival(&self.args.files)?;
+        if let Some(name) = &rival
+            && self.rival != rival
+        {
+            files::tell_rival(&self.args.files, name);
         }
-        self.look_for_rival()
-    }
-
-    fn file(&self) -> PathBuf {
-        self.args.cni_conf_dir.join(&self.args.cni_conf_name)
+        self.rival = rival;
+        Ok(())
     }
 
     /// The watch is taken anew each time: a directory that was removed and made again is another one. Without a watch,
@@ -148,33 +144,10 @@ impl Installation {
             self.watch = DirectoryWatch::open().ok();
         }
         if let Some(watch) = &self.watch {
-            for directory in [&self.args.cni_bin_dir, &self.args.cni_conf_dir] {
+            for directory in [&self.args.files.cni_bin_dir, &self.args.files.cni_conf_dir] {
                 // What fails here fails in the writing as well, which tells.
                 let _ = watch.add(directory);
             }
         }
-    }
-
-    fn look_for_rival(&mut self) -> io::Result<()> {
-        let mut first: Option<String> = None;
-        for entry in fs::read_dir(&self.args.cni_conf_dir)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            let ending = Path::new(&name).extension().and_then(|ending| ending.to_str());
-            let is_read = ending.is_some_and(|ending| ENDINGS.contains(&ending));
-            if is_read && name < self.args.cni_conf_name && first.as_ref().is_none_or(|first| name < *first) {
-                first = Some(name);
-            }
-        }
-        if let Some(name) = &first
-            && self.rival != first
-        {
-            tracing::warn!(
-                file = %self.args.cni_conf_dir.join(name).display(),
-                "another CNI configuration goes before {}, and the container runtime uses it for the pods: remove it, \
-                 or choose a --cni-conf-name that comes first", self.args.cni_conf_name
-            );
-        }
-        self.rival = first;
-        Ok(())
     }
 }

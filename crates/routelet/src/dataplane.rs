@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::story::Story;
 
 /// Cluster events taken in before the kernel is written to.
-const EVENTS_AT_ONCE: usize = 1024;
+const EVENTS_AT_ONCE: usize = 128;
 
 /// Refused objects that are named as reasons why the agent is not ready.
 const REASONS_AT_MOST: usize = 10;
@@ -57,6 +57,7 @@ impl Dataplane {
         liveness: Liveness,
         metrics: Arc<Metrics>,
         story: Story,
+        cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let config = kernel_config(args);
@@ -89,7 +90,7 @@ impl Dataplane {
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
-            cni: Installation::new(args),
+            cni,
             devices,
             cluster,
             events: Vec::new(),

@@ -18,13 +18,19 @@ mod story;
 
 use std::process::ExitCode;
 
-use args::{Command, RunArgs, Setting};
+use args::{Command, LogArgs, RunArgs, Setting};
+use cni::install::InstallError;
 use instance::InstanceError;
 
 fn main() -> ExitCode {
     let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let Command::Run(settings) = invocation.command;
-    match run(&settings, &invocation.changed) {
+    let done = match &invocation.command {
+        Command::Run(settings) => run(settings, &invocation.changed),
+        Command::InstallCni(settings) => {
+            start_log(&settings.log).and_then(|()| Ok(cni::install::run(settings)?))
+        }
+    };
+    match done {
         Ok(()) => ExitCode::from(args::EXIT_STOPPED),
         Err(error) => {
             tracing::error!("{error:#}");
@@ -42,15 +48,24 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         error.downcast_ref::<routelet_watcher::Error>(),
         Some(routelet_watcher::Error::Kubeconfig { .. })
     );
-    match (already_runs, wrong_setting) {
-        (true, _) => args::EXIT_ALREADY_RUNS,
-        (_, true) => args::EXIT_USAGE,
+    let not_ready = matches!(
+        error.downcast_ref::<InstallError>(),
+        Some(InstallError::NotReady { .. })
+    );
+    match (already_runs, wrong_setting, not_ready) {
+        (true, ..) => args::EXIT_ALREADY_RUNS,
+        (_, true, _) => args::EXIT_USAGE,
+        (.., true) => args::EXIT_NOT_READY,
         _ => args::EXIT_FAILURE,
     }
 }
 
+fn start_log(settings: &LogArgs) -> anyhow::Result<()> {
+    Ok(logging::init(settings.log_format, settings.log_level.clone())?)
+}
+
 fn run(settings: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
-    logging::init(settings.admin.log_format, settings.admin.log_level.clone())?;
+    start_log(&settings.admin.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

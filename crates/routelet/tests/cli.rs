@@ -99,6 +99,7 @@ fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
         ("ROUTELET_CNI_BIN_DIR", "bin", "an absolute path"),
         ("ROUTELET_CNI_CONF_DIR", "", "an absolute path"),
         ("ROUTELET_CNI_CONF_NAME", "net.d/a.conflist", "without '/'"),
+        ("ROUTELET_CNI_LEASE_DIR", "networks", "an absolute path"),
         ("ROUTELET_CNI_BINARY", "routelet-cni", "an absolute path"),
         ("ROUTELET_ADMIN_ADDRESS", "localhost", "127.0.0.1:9099"),
         ("ROUTELET_ADMIN_SOCKET", "routelet.sock", "an absolute path"),
@@ -124,6 +125,25 @@ fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
             &[variable, &flag, &format!("'{value}'"), allowed],
         );
     }
+}
+
+#[test]
+fn settings_of_install_cni_are_told_likewise() {
+    for (variable, value, allowed) in [
+        ("ROUTELET_TIMEOUT", "25h", "from 0s to 24h"),
+        ("ROUTELET_ADMIN_SOCKET", "off", "an absolute path"),
+        ("ROUTELET_CNI_BIN_DIR", "bin", "an absolute path"),
+    ] {
+        let parts = [variable, &format!("'{value}'"), allowed];
+        refused(&["install-cni"], &[(variable, value)], &parts);
+    }
+    let (code, stdout, _) = ended(routelet(&["install-cni", "--help"], &[]));
+    assert_eq!(code, 0);
+    assert!(stdout.contains("4  the agent was not ready within"), "{stdout}");
+    assert!(
+        stdout.contains("--cni-conf-dir") && !stdout.contains("--node-name"),
+        "{stdout}"
+    );
 }
 
 #[test]

@@ -82,13 +82,31 @@ fn the_table_knows_this_node_and_the_others() {
     assert_eq!(
         world.elements(NftSet::Except),
         [
-            "10.0.0.0/8",
+            "100.64.0.0/10",
             "224.0.0.0/4",
             "255.255.255.255",
             "fe80::/10",
             "ff00::/8"
         ]
     );
+}
+
+/// As where the cluster's pod network is excepted as a whole.
+#[test]
+fn pod_subnets_within_what_is_excepted_are_not_held_once_more() {
+    let mut settings = mk_nft_settings(true);
+    let nft = settings.nft.as_mut().unwrap();
+    nft.masquerade_except = vec!["10.0.0.0/8".parse().unwrap()];
+    let mut world = World::ready_with(settings);
+    world.node(mk_node(
+        "node-b",
+        200,
+        &["192.168.0.2"],
+        &["10.2.0.0/24", "fd10:2::/64"],
+    ));
+    assert_eq!(world.elements(NftSet::Pods), ["fd10:1::/64", "fd10:2::/64"]);
+    assert_eq!(world.elements(NftSet::OwnPods), ["10.1.0.0/24", "fd10:1::/64"]);
+    assert_eq!(world.elements(NftSet::Nodes), ["192.168.0.2"]);
 }
 
 #[test]

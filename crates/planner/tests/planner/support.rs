@@ -37,7 +37,7 @@ pub(crate) fn mk_settings() -> Settings {
 pub(crate) fn mk_nft_settings(masquerade: bool) -> Settings {
     let nft = NftSettings {
         masquerade,
-        masquerade_except: vec!["10.0.0.0/8".parse().unwrap(), "10.7.0.0/16".parse().unwrap()],
+        masquerade_except: vec!["100.64.0.0/10".parse().unwrap(), "100.65.0.0/16".parse().unwrap()],
     };
     Settings {
         nft: Some(nft),

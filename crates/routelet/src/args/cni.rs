@@ -1,8 +1,11 @@
-//! Settings of the CNI plugin's installation.
+//! Settings of the CNI plugin's installation, by the agent and by `routelet install-cni`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+
+use super::{LogArgs, values};
 
 /// How the CNI plugin gets onto the node.
 #[derive(Debug, Clone, Args)]
@@ -15,6 +18,20 @@ pub(crate) struct CniArgs {
         action = clap::ArgAction::Set)]
     pub(crate) install_cni: bool,
 
+    #[command(flatten)]
+    pub(crate) files: CniFilesArgs,
+
+    /// Directory in which host-local keeps its leases, one below it for each network; the configuration says so to
+    /// host-local.
+    #[arg(long, env = "ROUTELET_CNI_LEASE_DIR", value_name = "DIRECTORY", default_value = "/var/lib/cni/networks",
+        value_parser = absolute)]
+    pub(crate) cni_lease_dir: PathBuf,
+}
+
+/// Where the plugin and its configuration go.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "CNI")]
+pub(crate) struct CniFilesArgs {
     /// Directory in which the container runtime looks for plugins.
     #[arg(long, env = "ROUTELET_CNI_BIN_DIR", value_name = "DIRECTORY", default_value = "/opt/cni/bin",
         value_parser = absolute)]
@@ -33,6 +50,26 @@ pub(crate) struct CniArgs {
     /// The plugin's program. Without it: routelet-cni beside this program.
     #[arg(long, env = "ROUTELET_CNI_BINARY", value_name = "FILE", value_parser = absolute)]
     pub(crate) cni_binary: Option<PathBuf>,
+}
+
+/// Everything that `routelet install-cni` can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InstallCniArgs {
+    #[command(flatten)]
+    pub(crate) files: CniFilesArgs,
+
+    /// Unix socket of the agent on this node, which knows what the configuration has to say.
+    #[arg(long, env = "ROUTELET_ADMIN_SOCKET", value_name = "PATH", default_value = "/run/routelet/routelet.sock",
+        value_parser = absolute, help_heading = "Agent")]
+    pub(crate) admin_socket: PathBuf,
+
+    /// How long to wait until the agent is ready: 0s to 24h, as in 90s, 5m or 1h; 0s asks once.
+    #[arg(long, env = "ROUTELET_TIMEOUT", value_name = "TIME", default_value = "5m", value_parser = values::timeout,
+        help_heading = "Agent")]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {

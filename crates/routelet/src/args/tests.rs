@@ -8,7 +8,9 @@ fn run(words: &[&str]) -> Result<Invocation, String> {
 }
 
 fn settings(words: &[&str]) -> RunArgs {
-    let Command::Run(run) = run(words).unwrap().command;
+    let Command::Run(run) = run(words).unwrap().command else {
+        panic!("{words:?} is not run");
+    };
     *run
 }
 
@@ -20,8 +22,7 @@ fn clap_finds_no_fault_with_the_definition() {
 #[test]
 fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
     let cli = Cli::command();
-    let run = cli.find_subcommand("run").unwrap();
-    for argument in run.get_arguments() {
+    for argument in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
         let flag = argument.get_long().unwrap();
         let variable = format!("ROUTELET_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{flag}");
@@ -71,13 +72,15 @@ fn defaults_are_those_of_the_design() {
         admin.admin_address,
         AdminAddress::At("127.0.0.1:9099".parse().unwrap())
     );
-    assert!(!cni.install_cni && cni.cni_binary.is_none());
-    let file = cni.cni_conf_dir.join(&cni.cni_conf_name);
+    let files = &cni.files;
+    assert!(!cni.install_cni && files.cni_binary.is_none());
+    let file = files.cni_conf_dir.join(&files.cni_conf_name);
     assert_eq!(file.to_str(), Some("/etc/cni/net.d/10-routelet.conflist"));
-    assert_eq!(cni.cni_bin_dir.to_str(), Some("/opt/cni/bin"));
+    assert_eq!(files.cni_bin_dir.to_str(), Some("/opt/cni/bin"));
+    assert_eq!(cni.cni_lease_dir.to_str(), Some("/var/lib/cni/networks"));
     let socket = AdminSocket::At("/run/routelet/routelet.sock".into());
     assert_eq!(admin.admin_socket, socket);
-    assert_eq!(admin.log_format, LogFormat::Text);
+    assert_eq!(admin.log.log_format, LogFormat::Text);
 }
 
 #[test]
@@ -169,6 +172,7 @@ fn an_error_names_flag_value_and_what_is_allowed() {
         ("--masquerade=maybe", "'maybe'", "true, false"),
         ("--install-cni=maybe", "'maybe'", "true, false"),
         ("--cni-bin-dir=bin", "'bin'", "an absolute path"),
+        ("--cni-lease-dir=leases", "'leases'", "an absolute path"),
         (
             "--cni-conf-name=10-routelet.conf",
             "'10-routelet.conf'",

@@ -255,6 +255,16 @@ pub(super) fn route_protocol(text: &str) -> Result<u8, String> {
 
 /// A time of 1 s to 24 h.
 pub(super) fn audit_interval(text: &str) -> Result<Duration, String> {
+    time(text, 1)
+}
+
+/// A time of 0 to 24 h.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    time(text, 0)
+}
+
+/// A time from so many seconds to 24 h.
+fn time(text: &str, at_least: u64) -> Result<Duration, String> {
     let units = [('s', 1), ('m', 60), ('h', 3600)];
     let seconds = units.iter().find_map(|(unit, seconds)| {
         text.strip_suffix(*unit)?
@@ -263,8 +273,10 @@ pub(super) fn audit_interval(text: &str) -> Result<Duration, String> {
             .checked_mul(*seconds)
     });
     match seconds {
-        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err("a time from 1s to 24h is wanted, as in 60s, 5m or 1h".to_owned()),
+        Some(seconds) if (at_least..=86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "a time from {at_least}s to 24h is wanted, as in 60s, 5m or 1h"
+        )),
     }
 }
 
@@ -281,6 +293,7 @@ mod tests {
             (Ok(Mtu::Bytes(576)), Ok(Mtu::Bytes(65535)))
         );
         assert_eq!(audit_interval("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(timeout("0s"), Ok(Duration::ZERO));
         for text in ["", "-1", "0x10", "16777216", "4096 "] {
             assert!(vni(text).is_err(), "{text:?}");
         }

@@ -6,6 +6,7 @@
 mod bulk;
 mod cni;
 mod device;
+mod install_cni;
 mod objects;
 mod pods;
 mod readiness;

@@ -12,7 +12,7 @@ use crate::message::PROTOCOL;
 use crate::programming::{DEVICE, HERE, OWN_SUBNET, UNDERLAY};
 
 /// Cluster events that the agent takes in before it writes to the kernel.
-const EVENTS_AT_ONCE: usize = 1024;
+const EVENTS_AT_ONCE: usize = 128;
 
 /// See the file's head.
 pub(crate) struct Dataplane {

@@ -9,6 +9,7 @@ mod damage;
 mod dataplane;
 mod listener;
 mod message;
+mod overlay;
 mod peer;
 mod programming;
 mod raw;
@@ -59,6 +60,8 @@ enum Section {
     Rest,
     /// ADD and DEL of the CNI plugin.
     Cni,
+    /// Throughput and round trips from pod to pod.
+    Overlay,
     /// Size of the program.
     Binary,
 }
@@ -85,6 +88,12 @@ pub(crate) struct Plan {
     rest_nodes: &'static [usize],
     /// How long an agent at rest is looked at.
     window: Duration,
+    /// How often traffic from pod to pod is measured over each network.
+    overlay_rounds: usize,
+    /// How long streams send each time.
+    overlay_time: Duration,
+    /// Round trips each time.
+    overlay_trips: usize,
 }
 
 const FULL: Plan = Plan {
@@ -98,6 +107,9 @@ const FULL: Plan = Plan {
     start_nodes: &[1_000, 5_000],
     rest_nodes: &[100, 1_000, 5_000],
     window: Duration::from_secs(20),
+    overlay_rounds: 9,
+    overlay_time: Duration::from_secs(1),
+    overlay_trips: 5_000,
 };
 
 const QUICK: Plan = Plan {
@@ -111,6 +123,9 @@ const QUICK: Plan = Plan {
     start_nodes: &[200],
     rest_nodes: &[100],
     window: Duration::from_secs(2),
+    overlay_rounds: 2,
+    overlay_time: Duration::from_millis(200),
+    overlay_trips: 200,
 };
 
 fn main() -> Result<()> {
@@ -139,6 +154,9 @@ fn main() -> Result<()> {
     }
     if wanted(Section::Cni) {
         cni::measure(&plan, &mut report)?;
+    }
+    if wanted(Section::Overlay) {
+        overlay::measure(&plan, &mut report)?;
     }
     if wanted(Section::Binary) {
         binary(&mut report)?;

@@ -72,7 +72,7 @@ impl Report {
         for target in &self.targets {
             table.row([
                 Cell::Text(target.what.clone()),
-                Cell::Number(target.limit, 1),
+                Cell::Number(target.limit, 2),
                 Cell::Number(target.measured, 2),
                 Cell::Text(if target.is_met() { "met" } else { "MISSED" }.to_owned()),
             ]);
