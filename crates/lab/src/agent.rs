@@ -21,6 +21,8 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 
 /// Name of its unix socket.
 const SOCKET: &str = "routelet.sock";
+/// Name of the file in which it notes the host's settings.
+const SAVED_SYSCTLS: &str = "saved-sysctls";
 
 /// An agent on a node. Dropping this kills it (SIGKILL), and shows its log if a test is failing.
 #[derive(Debug)]
@@ -45,7 +47,9 @@ impl Agent {
         all.extend(["--kubeconfig".into(), kubeconfig.into()]);
         all.extend(["--admin-address".into(), ADMIN.to_string().into()]);
         let directory = TempDir::new()?;
-        all.extend(["--admin-socket".into(), directory.path().join(SOCKET).into()]);
+        for (flag, file) in [("--admin-socket", SOCKET), ("--saved-sysctls", SAVED_SYSCTLS)] {
+            all.extend([flag.into(), directory.path().join(file).into()]);
+        }
         all.extend(arguments.iter().map(OsString::from));
         let process = start(node.name(), node.netns(), &program, &all)?;
         Ok(Self {

@@ -3,8 +3,10 @@
 //! What can be wrong with a value is found here, before anything else happens. What the values mean to the
 //! other crates is not this file's concern.
 
+mod cleanup;
 mod cni;
 mod explain;
+mod marks;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -17,11 +19,12 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use routelet_model::IfName;
 
 use crate::logging::{LogFilter, LogFormat};
 
+pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
+pub(crate) use marks::MarkArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -49,6 +52,13 @@ Exit codes:
   2  wrong usage: an unknown flag, a value that is not allowed
   4  the agent was not ready within --timeout; nothing was written";
 
+const CLEANUP_EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing of routelet is left but what the log names
+  1  something could not be taken away; the log says what and why
+  2  wrong usage: an unknown flag, a value that is not allowed
+  3  the agent runs on this node; nothing was touched";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, max_term_width = 110)]
@@ -67,6 +77,9 @@ pub(crate) enum Command {
     /// node is ready. The agent does the same with --install-cni, and keeps them there.
     #[command(after_help = INSTALL_CNI_EXIT_CODES)]
     InstallCni(Box<InstallCniArgs>),
+    /// Take away all that the agent and the CNI plugin's installation have put on this node. The agent must not run.
+    #[command(after_help = CLEANUP_EXIT_CODES)]
+    Cleanup(Box<CleanupArgs>),
 }
 
 /// The command line, read.
@@ -103,6 +116,8 @@ pub(crate) struct RunArgs {
     pub(crate) overlay: OverlayArgs,
     #[command(flatten)]
     pub(crate) nft: NftArgs,
+    #[command(flatten)]
+    pub(crate) marks: MarkArgs,
     #[command(flatten)]
     pub(crate) kernel: KernelArgs,
     #[command(flatten)]
@@ -147,24 +162,6 @@ pub(crate) struct OverlayArgs {
     )]
     pub(crate) encapsulation: Encapsulation,
 
-    /// Name of the VXLAN device for IPv4.
-    #[arg(
-        long,
-        env = "ROUTELET_VXLAN_DEVICE",
-        value_name = "NAME",
-        default_value = "vxlan.calico"
-    )]
-    pub(crate) vxlan_device: IfName,
-
-    /// Name of the VXLAN device for IPv6.
-    #[arg(
-        long,
-        env = "ROUTELET_VXLAN_DEVICE_V6",
-        value_name = "NAME",
-        default_value = "vxlan-v6.calico"
-    )]
-    pub vxlan_device_v6: IfName,
-
     /// VXLAN network identifier, the same on all nodes: 0 to 16777215. IPv6 pods over an IPv4 underlay (or the other
     /// way round) have a device with the next number.
     #[arg(long, env = "ROUTELET_VXLAN_VNI", value_name = "NUMBER", default_value = "4096",
@@ -204,30 +201,12 @@ pub(crate) struct NftArgs {
     #[arg(long, env = "ROUTELET_POD_CIDRS", value_name = "CIDR,...", value_delimiter = ',',
         value_parser = values::cidr)]
     pub(crate) pod_cidrs: Vec<IpNet>,
-
-    /// Name of the agent's nft table, of family inet. The agent removes from it all that it has not made. Who chooses
-    /// another name later must delete the former table.
-    #[arg(long, env = "ROUTELET_NFT_TABLE", value_name = "NAME", default_value = "routelet",
-        value_parser = values::nft_table)]
-    pub(crate) nft_table: String,
 }
 
-/// What the agent marks as its own in the kernel, and how it speaks with it.
+/// How the agent speaks with the kernel.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kernel")]
 pub(crate) struct KernelArgs {
-    /// First letters of the names of the pods' host veths, at most four. The agent puts routes and settings only
-    /// on links that are named so.
-    #[arg(long, env = "ROUTELET_INTERFACE_PREFIX", value_name = "PREFIX", default_value = "cali",
-        value_parser = values::interface_prefix)]
-    pub(crate) interface_prefix: String,
-
-    /// Protocol number that marks routes, nexthops and neighbours as the agent's: 5 to 255, without those that
-    /// other programs use. The agent removes what carries this number and is not wanted.
-    #[arg(long, env = "ROUTELET_ROUTE_PROTOCOL", value_name = "NUMBER", default_value = "80",
-        value_parser = values::route_protocol)]
-    pub(crate) route_protocol: u8,
-
     /// Nexthop objects, which keep clusters of many nodes fast: used where the kernel has them (Linux 5.3), or
     /// never.
     #[arg(
@@ -389,13 +368,13 @@ fn changed(cli: &clap::Command, matches: &ArgMatches) -> Vec<Setting> {
 impl RunArgs {
     /// What is wrong between settings that are right each by itself.
     fn check(&self) -> Result<(), String> {
-        let (v4, v6) = (self.overlay.vxlan_device, self.overlay.vxlan_device_v6);
+        let (v4, v6) = (self.marks.vxlan_device, self.marks.vxlan_device_v6);
         if v4 == v6 {
             return Err(format!(
                 "--vxlan-device and --vxlan-device-v6 both name {v4}: each family needs a device of its own"
             ));
         }
-        let prefix = &self.kernel.interface_prefix;
+        let prefix = &self.marks.interface_prefix;
         for (flag, device) in [("--vxlan-device", v4), ("--vxlan-device-v6", v6)] {
             if device.as_str().starts_with(prefix) {
                 return Err(format!(

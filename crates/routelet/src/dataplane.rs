@@ -21,6 +21,7 @@ use crate::cni::Installation;
 use crate::firewall::Firewall;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::saved_sysctls;
 use crate::story::Story;
 
 /// Cluster events taken in before the kernel is written to.
@@ -60,7 +61,7 @@ impl Dataplane {
         cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let config = kernel_config(args);
+        let config = args.marks.kernel_config(args.kernel.receive_buffer);
         let ownership = Ownership {
             protocol: config.protocol,
             devices: config.devices.clone(),
@@ -68,6 +69,7 @@ impl Dataplane {
         };
         let devices = config.devices.clone();
         let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+        saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
         let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
         tracing::info!(
@@ -280,16 +282,6 @@ impl Dataplane {
     }
 }
 
-fn kernel_config(args: &RunArgs) -> routelet_netlink::Config {
-    routelet_netlink::Config {
-        protocol: args.kernel.route_protocol,
-        devices: vec![args.overlay.vxlan_device, args.overlay.vxlan_device_v6],
-        interface_prefix: args.kernel.interface_prefix.clone(),
-        nft_table: args.nft.nft_table.clone(),
-        receive_buffer: usize::try_from(args.kernel.receive_buffer).unwrap_or(usize::MAX),
-    }
-}
-
 fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Settings {
     let NftArgs {
         masquerade,
@@ -305,14 +297,14 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Se
         node_name: args.cluster.node_name.clone(),
         vxlan: VxlanSettings {
             device: PerFamily::<IfName> {
-                v4: args.overlay.vxlan_device,
-                v6: args.overlay.vxlan_device_v6,
+                v4: args.marks.vxlan_device,
+                v6: args.marks.vxlan_device_v6,
             },
             vni: args.overlay.vxlan_vni,
             port: args.overlay.vxlan_port,
         },
         mtu: args.overlay.mtu.bytes(),
-        interface_prefix: args.kernel.interface_prefix.clone(),
+        interface_prefix: args.marks.interface_prefix.clone(),
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
         nft: nftables.then_some(nft),

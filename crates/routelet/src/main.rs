@@ -6,6 +6,7 @@
 mod admin;
 mod agent;
 mod args;
+mod cleanup;
 mod cni;
 mod dataplane;
 mod firewall;
@@ -13,6 +14,7 @@ mod instance;
 mod liveness;
 mod logging;
 mod metrics;
+mod saved_sysctls;
 mod signals;
 mod story;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::InstallCni(settings) => {
             start_log(&settings.log).and_then(|()| Ok(cni::install::run(settings)?))
         }
+        Command::Cleanup(settings) => start_log(&settings.log).and_then(|()| cleanup::run(settings)),
     };
     match done {
         Ok(()) => ExitCode::from(args::EXIT_STOPPED),

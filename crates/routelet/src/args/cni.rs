@@ -24,7 +24,7 @@ pub(crate) struct CniArgs {
     /// Directory in which host-local keeps its leases, one below it for each network; the configuration says so to
     /// host-local.
     #[arg(long, env = "ROUTELET_CNI_LEASE_DIR", value_name = "DIRECTORY", default_value = "/var/lib/cni/networks",
-        value_parser = absolute)]
+        value_parser = values::absolute)]
     pub(crate) cni_lease_dir: PathBuf,
 }
 
@@ -34,12 +34,12 @@ pub(crate) struct CniArgs {
 pub(crate) struct CniFilesArgs {
     /// Directory in which the container runtime looks for plugins.
     #[arg(long, env = "ROUTELET_CNI_BIN_DIR", value_name = "DIRECTORY", default_value = "/opt/cni/bin",
-        value_parser = absolute)]
+        value_parser = values::absolute)]
     pub(crate) cni_bin_dir: PathBuf,
 
     /// Directory in which the container runtime looks for configurations. It takes the first by name.
     #[arg(long, env = "ROUTELET_CNI_CONF_DIR", value_name = "DIRECTORY", default_value = "/etc/cni/net.d",
-        value_parser = absolute)]
+        value_parser = values::absolute)]
     pub(crate) cni_conf_dir: PathBuf,
 
     /// Name of the configuration's file.
@@ -48,7 +48,7 @@ pub(crate) struct CniFilesArgs {
     pub(crate) cni_conf_name: String,
 
     /// The plugin's program. Without it: routelet-cni beside this program.
-    #[arg(long, env = "ROUTELET_CNI_BINARY", value_name = "FILE", value_parser = absolute)]
+    #[arg(long, env = "ROUTELET_CNI_BINARY", value_name = "FILE", value_parser = values::absolute)]
     pub(crate) cni_binary: Option<PathBuf>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct InstallCniArgs {
 
     /// Unix socket of the agent on this node, which knows what the configuration has to say.
     #[arg(long, env = "ROUTELET_ADMIN_SOCKET", value_name = "PATH", default_value = "/run/routelet/routelet.sock",
-        value_parser = absolute, help_heading = "Agent")]
+        value_parser = values::absolute, help_heading = "Agent")]
     pub(crate) admin_socket: PathBuf,
 
     /// How long to wait until the agent is ready: 0s to 24h, as in 90s, 5m or 1h; 0s asks once.
@@ -70,13 +70,6 @@ pub(crate) struct InstallCniArgs {
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
-}
-
-fn absolute(text: &str) -> Result<PathBuf, String> {
-    match text.starts_with('/') {
-        true => Ok(text.into()),
-        false => Err("an absolute path is wanted".to_owned()),
-    }
 }
 
 /// Runtimes read lists of plugins only from files of this ending.

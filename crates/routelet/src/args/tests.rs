@@ -36,6 +36,7 @@ fn defaults_are_those_of_the_design() {
         cluster,
         overlay,
         nft,
+        marks,
         kernel,
         cni,
         admin,
@@ -50,17 +51,17 @@ fn defaults_are_those_of_the_design() {
         (None, None, None)
     );
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
-    assert_eq!(overlay.vxlan_device.as_str(), "vxlan.calico");
-    assert_eq!(overlay.vxlan_device_v6.as_str(), "vxlan-v6.calico");
+    assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
+    assert_eq!(marks.vxlan_device_v6.as_str(), "vxlan-v6.calico");
     assert_eq!(
         (overlay.vxlan_vni, overlay.vxlan_port, overlay.mtu),
         (4096, 4789, Mtu::Auto)
     );
     assert_eq!(
-        (kernel.interface_prefix.as_str(), kernel.route_protocol),
+        (marks.interface_prefix.as_str(), marks.route_protocol),
         ("cali", 80)
     );
-    assert_eq!((nft.masquerade, nft.nft_table.as_str()), (true, "routelet"));
+    assert_eq!((nft.masquerade, marks.nft_table.as_str()), (true, "routelet"));
     assert_eq!((nft.masquerade_except, nft.pod_cidrs), (vec![], vec![]));
     assert_eq!(kernel.nexthop_objects, NexthopObjects::Auto);
     assert!(!kernel.allow_any_pod_address && !kernel.open_forward);

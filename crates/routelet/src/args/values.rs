@@ -191,6 +191,14 @@ pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
 /// Names that tables of other programs have, or those of the administrator's own rules by custom.
 const TAKEN_TABLES: [&str; 6] = ["filter", "nat", "mangle", "raw", "security", "firewalld"];
 
+/// A path from the root on.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    match text.starts_with('/') {
+        true => Ok(text.into()),
+        false => Err("an absolute path is wanted".to_owned()),
+    }
+}
+
 /// Name of an nft table: one that nft takes without quotes.
 pub(super) fn nft_table(text: &str) -> Result<String, String> {
     let fits = text.len() <= 63

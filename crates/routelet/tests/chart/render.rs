@@ -75,10 +75,10 @@ const EACH: &[(&str, &str)] = &[
         "grafanaDashboard.enabled=true,grafanaDashboard.labels.x=y",
         r#""x":"y""#,
     ),
-    ("cleanup.enabled=true", r#""args":["cleanup"]"#),
-    ("cleanup.enabled=true,cleanup.timeoutSeconds=7", "--timeout=7s"),
+    ("cleanup.extraArgs={--nft-table=r}", "--nft-table=r"),
+    ("cleanup.timeoutSeconds=7", "--timeout=7s"),
     ("tools.kubectl=k:1", r#""image":"k:1""#),
-    ("cleanup.enabled=true,tools.pause=p:1", r#""image":"p:1""#),
+    ("tools.pause=p:1", r#""image":"p:1""#),
 ];
 
 /// Dotted names of all values that the schema knows, but for those of whose names it is no judge.
@@ -120,6 +120,10 @@ fn each_value_makes_the_difference_that_it_is_for() {
     names(&schema, "", &mut left);
     // Helm's own, for charts within charts.
     left.remove("global");
+    // Seen by what it leaves out.
+    left.remove("cleanup.enabled");
+    let without = template(&["cleanup.enabled=false"]);
+    assert!(without.iter().all(|object| object["kind"] != "Job"));
     let text = |values: &[&str]| {
         let objects = template(values);
         objects.iter().map(Value::to_string).collect::<String>()
@@ -232,12 +236,12 @@ fn the_pod_has_what_it_needs_and_no_more() {
         .map(|object| object["kind"].as_str().unwrap())
         .collect();
     assert!(
-        !kinds.contains("PodMonitor") && !kinds.contains("Job") && !kinds.contains("ConfigMap"),
+        !kinds.contains("PodMonitor") && !kinds.contains("ConfigMap"),
         "{kinds:?}"
     );
     // A DaemonSet adopts what it selects: no other pod of the chart may have all the labels.
     let selector = set["spec"]["selector"]["matchLabels"].as_object().unwrap();
-    let others = template(&["cleanup.enabled=true"]);
+    let others = template(&[]);
     for labels in [
         &object(&others, "Pod", "routelet-test")["metadata"]["labels"],
         &object(&others, "DaemonSet", "routelet-cleanup")["spec"]["template"]["metadata"]["labels"],

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bulk;
+mod cleanup;
 mod cni;
 mod device;
 mod install_cni;
