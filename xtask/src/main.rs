@@ -1,6 +1,7 @@
 //! The project's chores. Each does its own set-up and needs nothing but a Rust toolchain and Linux.
 
 mod image;
+mod kernel;
 mod manifests;
 mod run;
 
@@ -29,6 +30,10 @@ enum Chore {
     },
     /// Runs all tests: units, properties, real kernels in network namespaces, agents on an in-memory API.
     Test {
+        /// A kernel series to run the tests of the kernel on, in a virtual machine: 5.10, 6.1, 6.12 or sid, all from
+        /// Debian. May be given several times.
+        #[arg(long)]
+        kernel: Vec<String>,
         /// Arguments for `cargo test`, such as `-p routelet-planner`; none for the whole workspace.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -61,17 +66,14 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo { arguments } => release_program("demo", &arguments),
         Chore::Bench { arguments } => release_program("bench", &arguments),
-        Chore::Test { arguments } => test(arguments),
+        Chore::Test { kernel, arguments } => test(&kernel, arguments),
         Chore::Image(args) => image::image(&args),
         Chore::Manifests(args) => manifests::manifests(&args),
     }
 }
 
 /// Runs `cargo test`, as root or in a user namespace, and tells at the end which tests could not run here.
-fn test(mut arguments: Vec<String>) -> Result<ExitCode> {
-    if arguments.is_empty() {
-        arguments.push("--workspace".to_owned());
-    }
+fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
     // The agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
     cargo(&[
         "build",
@@ -83,6 +85,12 @@ fn test(mut arguments: Vec<String>) -> Result<ExitCode> {
         "routelet-lab",
         "--bins",
     ])?;
+    if !kernels.is_empty() {
+        return kernel::test(kernels, &arguments);
+    }
+    if arguments.is_empty() {
+        arguments.push("--workspace".to_owned());
+    }
     let skipped = run::target_directory()?.join("skipped-tests.txt");
     if skipped.exists() {
         std::fs::remove_file(&skipped)?;

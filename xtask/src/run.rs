@@ -57,6 +57,28 @@ pub(crate) fn release_program(name: &str, arguments: &[String]) -> Result<ExitCo
     finish(command)
 }
 
+/// Runs a program, and fails where it does.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("{command:?} cannot be run"))?;
+    ensure!(status.success(), "{command:?} failed");
+    Ok(())
+}
+
+/// What a program prints, which must succeed.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("{command:?} cannot be run"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).with_context(|| format!("what {command:?} prints"))
+}
+
 /// Runs a program to its end and takes its exit code over.
 pub(crate) fn finish(mut command: Command) -> Result<ExitCode> {
     let status = command

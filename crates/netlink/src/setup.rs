@@ -167,10 +167,18 @@ impl Setup {
         self.change(message)
     }
 
-    /// Gives a link another name. Kernels before 6.2 want it down for that.
+    /// Gives a link another name. Kernels before 6.2 want it down for that: there, one that is up goes down for a moment.
     pub fn rename(&mut self, link: &str, name: &str) -> Result<(), Error> {
         let index = self.index(link)?;
-        self.change(LinkUnspec::new_with_index(index).name(name).build())
+        let renamed = LinkUnspec::new_with_index(index).name(name).build();
+        match self.change(renamed.clone()) {
+            Err(error) if error.errno() == Some(libc::EBUSY) => {
+                self.set_down(link)?;
+                self.change(renamed)?;
+                self.set_up(name)
+            }
+            done => done,
+        }
     }
 
     /// Deletes a link, and with a veth its other end.

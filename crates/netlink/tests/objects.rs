@@ -358,6 +358,8 @@ fn the_host_is_told_without_what_is_ours() {
         all(&mut kernel, Verb::Create, &all_objects());
         let host = kernel.host().unwrap();
         let mut names: Vec<_> = host.links.iter().map(|link| link.name.to_string()).collect();
+        // Where its module is loaded, IPIP has a device in each namespace.
+        names.retain(|name| name != "tunl0");
         names.sort();
         assert_eq!(names, ["eth0", "far3456789a", "fareth0", "lo"]);
         let (eth0, address) = host.holder(ip("192.0.2.1")).unwrap();
