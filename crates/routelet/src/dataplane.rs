@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::admin::NotReady;
 use crate::args::{NexthopObjects, NftArgs, RunArgs};
 use crate::cni::Installation;
+use crate::encapsulation;
 use crate::firewall::Firewall;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
@@ -59,7 +60,7 @@ impl Dataplane {
         story: Story,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let config = kernel_config(args);
+        let config = kernel_config(args)?;
         let ownership = Ownership {
             protocol: config.protocol,
             devices: config.devices.clone(),
@@ -85,7 +86,7 @@ impl Dataplane {
         let nftables = features.nftables;
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)),
+            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)?),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
@@ -228,6 +229,10 @@ impl Dataplane {
                 .set_objects(kind, count.wanted, count.actual, count.out_of_sync);
         }
         self.metrics.set_peers(self.planner.peers());
+        for (family, way) in encapsulation::ways() {
+            self.metrics
+                .set_peers_by(family, way, self.planner.peers_by(family, way));
+        }
         self.metrics.set_pods(self.planner.pods());
         self.story.refusals(self.planner.refusals());
         if self.ready {
@@ -279,17 +284,17 @@ impl Dataplane {
     }
 }
 
-fn kernel_config(args: &RunArgs) -> routelet_netlink::Config {
-    routelet_netlink::Config {
+fn kernel_config(args: &RunArgs) -> anyhow::Result<routelet_netlink::Config> {
+    Ok(routelet_netlink::Config {
         protocol: args.kernel.route_protocol,
-        devices: vec![args.overlay.vxlan_device, args.overlay.vxlan_device_v6],
+        devices: encapsulation::devices(&args.overlay)?,
         interface_prefix: args.kernel.interface_prefix.clone(),
         nft_table: args.nft.nft_table.clone(),
         receive_buffer: usize::try_from(args.kernel.receive_buffer).unwrap_or(usize::MAX),
-    }
+    })
 }
 
-fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Settings {
+fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> anyhow::Result<Settings> {
     let NftArgs {
         masquerade,
         masquerade_except,
@@ -300,8 +305,10 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Se
         masquerade: *masquerade,
         masquerade_except: [masquerade_except.as_slice(), pod_cidrs].concat(),
     };
-    Settings {
+    Ok(Settings {
         node_name: args.cluster.node_name.clone(),
+        encapsulation: encapsulation::of(args.overlay.encapsulation),
+        ipip_device: encapsulation::ipip_device()?,
         vxlan: VxlanSettings {
             device: PerFamily::<IfName> {
                 v4: args.overlay.vxlan_device,
@@ -315,7 +322,7 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Se
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
         nft: nftables.then_some(nft),
-    }
+    })
 }
 
 /// An interval, made up to a tenth shorter or longer, so that the nodes of a cluster don't act at once.

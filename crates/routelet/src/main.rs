@@ -8,6 +8,7 @@ mod agent;
 mod args;
 mod cni;
 mod dataplane;
+mod encapsulation;
 mod firewall;
 mod instance;
 mod liveness;
