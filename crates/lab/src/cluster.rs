@@ -211,8 +211,17 @@ impl Cluster {
 
     /// Adds a node that has no Node object yet; returns its index.
     pub fn add_unregistered_node(&mut self) -> Result<usize> {
+        self.add_unregistered_node_in(0)
+    }
+
+    /// The same, in one of the lab's two networks: 0 is the LAN, 1 lies behind a router.
+    pub fn add_unregistered_node_in(&mut self, lan: usize) -> Result<usize> {
         let number = self.nodes.len() + 1;
-        let node = self.lab.node(&format!("node-{number}"))?;
+        let name = format!("node-{number}");
+        let node = match lan {
+            0 => self.lab.node(&name)?,
+            _ => self.lab.node_behind_router(&name)?,
+        };
         let subnets = subnets(number)?;
         self.nodes.push(ClusterNode {
             node,

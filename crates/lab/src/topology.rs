@@ -28,12 +28,17 @@ const LAN_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 0x01]);
 /// The device that a node or a pod has for its one connection.
 const ETH0: &str = "eth0";
 
-/// The LAN's address number `number`, with its prefix length. Number 1 is the LAN's own.
-fn lan_address(family: Family, number: u16) -> IpNet {
+/// A second network's bridge: what lies behind the router that the LAN's namespace then is.
+const OTHER_LAN: &str = "lan1";
+
+/// A network's address number `number`, with its prefix length: 172.30.0.0/16 and fd00:30::/64 of the LAN, 172.31.0.0/16
+/// and fd00:31::/64 of the second one. Number 1 is the network's own.
+fn lan_address(lan: usize, family: Family, number: u16) -> IpNet {
+    let (v4, v6) = if lan == 0 { (30, 0x30) } else { (31, 0x31) };
     let [high, low] = number.to_be_bytes();
     match family {
-        Family::V4 => IpNet::new_assert(Ipv4Addr::new(172, 30, high, low).into(), 16),
-        Family::V6 => IpNet::new_assert(Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, number).into(), 64),
+        Family::V4 => IpNet::new_assert(Ipv4Addr::new(172, v4, high, low).into(), 16),
+        Family::V6 => IpNet::new_assert(Ipv6Addr::new(0xfd00, v6, 0, 0, 0, 0, 0, number).into(), 64),
     }
 }
 
@@ -59,7 +64,7 @@ impl Lab {
         setup.set_mac(LAN, LAN_MAC)?;
         setup.set_mtu(LAN, mtu)?;
         for family in Family::ALL {
-            setup.add_address(LAN, lan_address(family, 1))?;
+            setup.add_address(LAN, lan_address(0, family, 1))?;
         }
         Ok(Self {
             netns,
@@ -75,7 +80,35 @@ impl Lab {
 
     /// The LAN's own address: 172.30.0.1 and fd00:30::1.
     pub fn address(&self, family: Family) -> IpAddr {
-        lan_address(family, 1).addr()
+        lan_address(0, family, 1).addr()
+    }
+
+    /// The router's address in a network, 0 being the LAN: where its nodes send what is for the other.
+    pub fn address_in(&self, lan: usize, family: Family) -> IpAddr {
+        lan_address(lan, family, 1).addr()
+    }
+
+    /// Adds a node to the second network, behind a router; what only the LAN's nodes can do it cannot: speak to them
+    /// without a hop between.
+    pub fn node_behind_router(&self, name: &str) -> Result<Node> {
+        let mut setup = self.setup()?;
+        if setup.link(OTHER_LAN)?.is_none() {
+            setup.add_bridge(OTHER_LAN)?;
+            setup.set_mtu(OTHER_LAN, self.mtu)?;
+            for family in Family::ALL {
+                setup.add_address(OTHER_LAN, lan_address(1, family, 1))?;
+            }
+            self.netns.run(|| {
+                for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                    let path = format!("/proc/sys/net/{path}");
+                    std::fs::write(&path, "1").with_context(|| format!("writing {path}"))?;
+                }
+                anyhow::Ok(())
+            })??;
+        }
+        let node = self.add_node(name, 1)?;
+        self.wait_connected(&node)?;
+        Ok(node)
     }
 
     /// Sets up links and routes of the LAN.
@@ -85,7 +118,7 @@ impl Lab {
 
     /// Adds a node, with eth0 on the LAN and the next address of each family.
     pub fn node(&self, name: &str) -> Result<Node> {
-        let node = self.add_node(name)?;
+        let node = self.add_node(name, 0)?;
         self.wait_connected(&node)?;
         Ok(node)
     }
@@ -93,7 +126,7 @@ impl Lab {
     /// Adds `count` nodes, named node-1 and so on.
     pub fn nodes(&self, count: usize) -> Result<Vec<Node>> {
         let nodes: Result<Vec<_>> = (1..=count)
-            .map(|number| self.add_node(&format!("node-{number}")))
+            .map(|number| self.add_node(&format!("node-{number}"), 0))
             .collect();
         let nodes = nodes?;
         nodes.iter().try_for_each(|node| self.wait_connected(node))?;
@@ -104,15 +137,19 @@ impl Lab {
         wait_running(&mut self.setup()?, &node.port)?;
         wait_running(&mut node.setup()?, ETH0)?;
         wait_answering(&node.netns, ETH0, node.address(Family::V6))?;
-        wait_answering(&self.netns, LAN, self.address(Family::V6))
+        wait_answering(
+            &self.netns,
+            bridge(node.lan),
+            self.address_in(node.lan, Family::V6),
+        )
     }
 
-    fn add_node(&self, name: &str) -> Result<Node> {
+    fn add_node(&self, name: &str, lan_number: usize) -> Result<Node> {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed) + 1;
         // Number 1 of the LAN's addresses is its own.
         let addresses = PerFamily {
-            v4: lan_address(Family::V4, number + 1),
-            v6: lan_address(Family::V6, number + 1),
+            v4: lan_address(lan_number, Family::V4, number + 1),
+            v6: lan_address(lan_number, Family::V6, number + 1),
         };
         let netns = new_netns()?;
         let port = format!("n{number}");
@@ -131,19 +168,20 @@ impl Lab {
         let mut lan = self.setup()?;
         lan.add_veth(near, far, &netns)
             .with_context(|| format!("connecting {name} to the LAN"))?;
-        lan.set_master(&port, LAN)?;
+        lan.set_master(&port, bridge(lan_number))?;
         let mut setup = Setup::open_in(&netns)?;
         for family in Family::ALL {
             setup.add_address(ETH0, *addresses.get(family))?;
             setup.add_route(RouteSpec::via(
                 default_route(family),
-                self.address(family),
+                self.address_in(lan_number, family),
                 Some(ETH0),
             ))?;
         }
         Ok(Node {
             name: name.to_owned(),
             netns,
+            lan: lan_number,
             port,
             addresses,
             mtu: AtomicU32::new(self.mtu),
@@ -163,7 +201,7 @@ impl Lab {
         let gateway = node.address(Family::of_net(subnet));
         Ok(self
             .setup()?
-            .replace_route(RouteSpec::via(subnet, gateway, Some(LAN)))?)
+            .replace_route(RouteSpec::via(subnet, gateway, Some(bridge(node.lan))))?)
     }
 
     /// Pulls a node's cable out, or puts it in again.
@@ -181,6 +219,8 @@ impl Lab {
 pub struct Node {
     name: String,
     netns: Netns,
+    /// Which network it is in, 0 being the LAN.
+    lan: usize,
     port: String,
     addresses: PerFamily<IpNet>,
     mtu: AtomicU32,
@@ -335,6 +375,10 @@ fn wait_answering(netns: &Netns, link: &str, address: IpAddr) -> Result<()> {
     netns.run(|| wait::until(wait::LONG, &format!("{link} to answer for {address}"), joined))?
 }
 
+fn bridge(lan: usize) -> &'static str {
+    if lan == 0 { LAN } else { OTHER_LAN }
+}
+
 fn default_route(family: Family) -> IpNet {
     match family {
         Family::V4 => IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -362,8 +406,8 @@ mod tests {
 
     #[test]
     fn lan_addresses() {
-        assert_eq!(lan_address(Family::V4, 1).to_string(), "172.30.0.1/16");
-        assert_eq!(lan_address(Family::V4, 300).to_string(), "172.30.1.44/16");
-        assert_eq!(lan_address(Family::V6, 2).to_string(), "fd00:30::2/64");
+        assert_eq!(lan_address(0, Family::V4, 1).to_string(), "172.30.0.1/16");
+        assert_eq!(lan_address(0, Family::V4, 300).to_string(), "172.30.1.44/16");
+        assert_eq!(lan_address(0, Family::V6, 2).to_string(), "fd00:30::2/64");
     }
 }

@@ -57,6 +57,9 @@ pub fn tunnel_address(pod_subnet: IpNet) -> IpAddr {
     pod_subnet.network()
 }
 
+/// The alias of a device that the kernel has made and the agent uses: how a later agent knows it for its own.
+pub const DEVICE_ALIAS: &str = "routelet";
+
 /// What the alias of each host veth that the CNI plugin makes begins with.
 pub const ALIAS_MARK: &str = "routelet";
 

@@ -56,6 +56,8 @@ pub struct NftRules {
     pub vnis: PerFamily<u32>,
     /// UDP port of VXLAN.
     pub port: u16,
+    /// Whether nodes send VXLAN, so that no one else may.
+    pub vxlan: bool,
     /// Whether packets of own pods that leave the cluster get the node's address.
     pub masquerade: bool,
     /// Whether nodes send IPIP, so that no one else may.
@@ -69,8 +71,17 @@ impl fmt::Display for NftRules {
         if v6 != v4 {
             write!(f, ",{v6}")?;
         }
-        let (port, masquerade, ipip) = (self.port, self.masquerade, self.ipip);
-        write!(f, " port {port} masquerade {masquerade} ipip {ipip}")
+        let Self {
+            port,
+            masquerade,
+            vxlan,
+            ipip,
+            ..
+        } = self;
+        write!(
+            f,
+            " port {port} masquerade {masquerade} vxlan {vxlan} ipip {ipip}"
+        )
     }
 }
 

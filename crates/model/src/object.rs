@@ -12,7 +12,7 @@ use crate::{IfName, MacAddr, NftRules, NftSet, Sysctl};
 /// comes later may use what comes before. They are taken away in the reverse order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
-    /// A device: a VXLAN device of ours, or a pod's host veth.
+    /// A device: a tunnel device of ours, or a pod's host veth.
     Link(IfName),
     /// A setting below /proc/sys.
     Sysctl(Sysctl),
@@ -221,7 +221,8 @@ pub enum Object {
     Fdb(IpAddr),
     /// MAC address of a permanent neighbour.
     Neighbour(MacAddr),
-    /// A nexthop object of the shape that we make: one onlink gateway, our protocol.
+    /// A nexthop object of the shape that we make: one gateway, our protocol, onlink over a tunnel device of ours and
+    /// nowhere else.
     Nexthop,
     /// Where a route with our protocol leads.
     Route(RouteTarget),
@@ -248,7 +249,8 @@ pub enum RouteTarget {
         /// The nexthop's gateway.
         gateway: IpAddr,
     },
-    /// To a gateway that is named in the route itself, onlink (where the kernel has no nexthop objects).
+    /// To a gateway that is named in the route itself (where the kernel has no nexthop objects), onlink over a tunnel
+    /// device of ours and nowhere else.
     Gateway {
         /// The device.
         link: IfName,
@@ -274,7 +276,7 @@ impl fmt::Display for RouteTarget {
         match self {
             Self::Link(link) => write!(f, "dev {link}"),
             Self::Nexthop { link, gateway } | Self::Gateway { link, gateway } => {
-                write!(f, "via {gateway} dev {link} onlink")
+                write!(f, "via {gateway} dev {link}")
             }
             Self::Blackhole => f.write_str("blackhole"),
         }
@@ -309,6 +311,12 @@ pub struct Link {
 pub enum LinkKind {
     /// A VXLAN device.
     Vxlan(Vxlan),
+    /// An IPIP device without end points of its own, which the kernel makes with its module: each route over it names
+    /// the remote end. It cannot be deleted.
+    Ipip {
+        /// Whether its alias says that it is the agent's ([`DEVICE_ALIAS`](crate::DEVICE_ALIAS)); always wanted.
+        ours: bool,
+    },
     /// A veth: a pod's host end. Made by the CNI plugin, never by the agent.
     Veth,
     /// Anything else.
@@ -383,6 +391,7 @@ impl fmt::Display for Link {
                     " nolearning"
                 })?;
             }
+            LinkKind::Ipip { ours } => f.write_str(if *ours { "ipip" } else { "ipip without our alias" })?,
             LinkKind::Veth => f.write_str("veth")?,
             LinkKind::Other => f.write_str("of another kind")?,
         }

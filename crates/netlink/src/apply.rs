@@ -116,6 +116,10 @@ impl Kernel {
     ) -> Result<(), Error> {
         let Operation { verb, key, object } = operation;
         match (*key, object) {
+            (Key::Link(name), Object::Link(link)) if matches!(link.kind, LinkKind::Ipip { .. }) => {
+                self.flush(operations, failures);
+                self.bring_about_ipip(*verb, name, link)
+            }
             (Key::Link(name), object) => {
                 self.push_link(index, *verb, name, object)?;
                 let before = self.view.links.index(name);
@@ -236,7 +240,8 @@ impl Kernel {
         }
         let on = self.index_of(link)?;
         let id = self.view.nexthops.allocate(link, gateway);
-        let message = NexthopMessage::new(id, self.view.config.protocol, on, gateway);
+        let onlink = self.view.is_device(link);
+        let message = NexthopMessage::new(id, self.view.config.protocol, on, gateway, onlink);
         self.batch.push(
             index,
             &message,
@@ -274,7 +279,11 @@ impl Kernel {
                 Some(id) => Hop::Nexthop(id),
                 None => return Err(Error::NoSuchNexthop { link, gateway }),
             },
-            RouteTarget::Gateway { link, gateway } => Hop::Gateway(self.index_of(link)?, gateway),
+            RouteTarget::Gateway { link, gateway } => Hop::Gateway {
+                link: self.index_of(link)?,
+                gateway,
+                onlink: self.view.is_device(link),
+            },
             RouteTarget::Blackhole => Hop::Blackhole,
         })
     }

@@ -210,7 +210,7 @@ impl Kernel {
         let mut seen = Vec::new();
         self.dumps
             .dump(&NexthopMessage::dump(index), &mut seen, |_, payload| {
-                SeenNexthop::read(payload, links).map(Some)
+                SeenNexthop::read(payload, links, &config.devices).map(Some)
             })?;
         if index.is_none() {
             nexthops.retain(&seen);
@@ -232,7 +232,7 @@ impl Kernel {
         let seen = self
             .dumps
             .get(&NexthopMessage::get(id), |payload| {
-                SeenNexthop::read(payload, links)
+                SeenNexthop::read(payload, links, &config.devices)
             })
             .ok()?;
         let (key, object) = nexthops.learn(&seen, config.protocol)?;

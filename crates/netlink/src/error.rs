@@ -32,6 +32,9 @@ pub enum Error {
         /// The nexthop's gateway.
         gateway: IpAddr,
     },
+    /// A device of another kind, or an IPIP device with end points, has the name of ours.
+    #[error("a device that is no IPIP device for any remote end has the name {0}: delete or rename it")]
+    NotIpip(IfName),
     /// The nft table that the object is in does not exist.
     #[error("there is no nft table of ours: create it before what is in it")]
     NoNftTable,

@@ -38,7 +38,7 @@ pub enum Hint {
     /// Someone has changed something in our nft table, or the table: the kernel's words on elements of ranges tell no
     /// more than that, so dump it.
     NftTouched,
-    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up), or its addresses are.
+    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are.
     HostChanged,
     /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
     Flushed(Flushed),
@@ -71,13 +71,13 @@ pub(crate) fn read(
             Ok(())
         }
         RTM_NEWNEXTHOP => {
-            let seen = SeenNexthop::read(frame.payload, &view.links)?;
+            let seen = SeenNexthop::read(frame.payload, &view.links, &view.config.devices)?;
             let nexthop = view.nexthops.learn(&seen, view.config.protocol);
             hints.extend(nexthop.map(|(key, object)| Hint::Seen(key, object)));
             Ok(())
         }
         RTM_DELNEXTHOP => {
-            let seen = SeenNexthop::read(frame.payload, &view.links)?;
+            let seen = SeenNexthop::read(frame.payload, &view.links, &view.config.devices)?;
             hints.extend(view.nexthops.unlearn(&seen, view.config.protocol).map(Hint::Gone));
             Ok(())
         }

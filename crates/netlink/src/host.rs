@@ -11,7 +11,7 @@ use crate::link::SeenLink;
 /// kernel notifies of a link also when nothing that counts has changed.
 #[derive(Debug, Default)]
 pub(crate) struct HostWatch {
-    links: FxHashMap<u32, (IfName, u32, bool)>,
+    links: FxHashMap<u32, Facts>,
     addresses: FxHashSet<(u32, IpNet)>,
 }
 
@@ -57,6 +57,9 @@ impl HostWatch {
     }
 }
 
-fn facts(link: &SeenLink) -> (IfName, u32, bool) {
-    (link.name, link.mtu, link.up)
+/// Name, MTU, up, running.
+type Facts = (IfName, u32, bool, bool);
+
+fn facts(link: &SeenLink) -> Facts {
+    (link.name, link.mtu, link.up, link.running)
 }

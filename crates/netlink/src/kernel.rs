@@ -21,7 +21,7 @@ use crate::{Error, sysctl};
 pub struct Config {
     /// Routing protocol number of our routes, nexthops and neighbours (`rtm_protocol`).
     pub protocol: u8,
-    /// Names of our VXLAN devices.
+    /// Names of our tunnel devices.
     pub devices: Vec<IfName>,
     /// What the names of host veths begin with.
     pub interface_prefix: String,
@@ -234,7 +234,7 @@ mod tests {
         setup.set_up(far).unwrap();
         let config = Config {
             protocol: OURS,
-            devices: Vec::new(),
+            devices: vec![near.parse().unwrap()],
             interface_prefix: "cali".to_owned(),
             nft_table: "routelet".to_owned(),
             receive_buffer: 1 << 20,
@@ -357,7 +357,7 @@ mod tests {
                 );
                 let mut other = Socket::open().unwrap();
                 for (protocol, gateway) in [(OURS, [10, 0, 9, 9]), (4, [10, 0, 1, 0])] {
-                    let changed = NexthopMessage::new(id, protocol, on, gateway.into());
+                    let changed = NexthopMessage::new(id, protocol, on, gateway.into(), true);
                     other.request(&changed, NLM_F_CREATE | NLM_F_REPLACE).unwrap();
                     let mut hints = Vec::new();
                     kernel.drain(&mut hints);
@@ -388,7 +388,7 @@ mod tests {
                 let Key::Nexthop { link, gateway } = nexthop.key else {
                     unreachable!()
                 };
-                let second = NexthopMessage::new(7, OURS, kernel.index_of(link).unwrap(), gateway);
+                let second = NexthopMessage::new(7, OURS, kernel.index_of(link).unwrap(), gateway, true);
                 Socket::open().unwrap().request(&second, NLM_F_CREATE).unwrap();
                 let stray = (Key::StrayNexthop { id: 7 }, Object::Foreign { protocol: OURS });
                 assert_eq!(

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use routelet_model::{IfName, Link, LinkKind, MacAddr, Vxlan, given_addresses};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use routelet_model::{DEVICE_ALIAS, IfName, Link, LinkKind, MacAddr, Vxlan, given_addresses};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use crate::Error;
@@ -20,6 +20,8 @@ const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_IPTUN_LOCAL: u16 = 2;
+const IFLA_IPTUN_REMOTE: u16 = 3;
 
 /// A link as a message shows it.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(crate) struct SeenLink {
     pub(crate) mtu: u32,
     mac: Option<MacAddr>,
     given: Vec<IpAddr>,
+    /// Whether the alias is that of our devices.
+    ours: bool,
     kind: SeenKind,
 }
 
@@ -45,6 +49,8 @@ enum SeenKind {
         parent: Option<u32>,
         learning: bool,
     },
+    /// With neither a local nor a remote address.
+    Ipip,
     Veth,
     Other,
 }
@@ -59,14 +65,18 @@ impl SeenLink {
         }
         let index = read_u32(payload, 4).unwrap_or_default();
         let flags = read_u32(payload, 8).unwrap_or_default();
-        let (mut name, mut mtu, mut mac, mut given, mut kind) = (None, 0, None, Vec::new(), SeenKind::Other);
+        let (mut name, mut mtu, mut mac, mut given, mut ours, mut kind) =
+            (None, 0, None, Vec::new(), false, SeenKind::Other);
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 libc::IFLA_IFNAME => name = attribute.name(),
                 libc::IFLA_MTU => mtu = attribute.u32()?,
                 libc::IFLA_ADDRESS => mac = attribute.mac(),
-                libc::IFLA_IFALIAS => given = given_addresses(attribute.text()),
+                libc::IFLA_IFALIAS => {
+                    given = given_addresses(attribute.text());
+                    ours = attribute.text() == DEVICE_ALIAS;
+                }
                 libc::IFLA_LINKINFO => kind = read_kind(&attribute)?,
                 _ => {}
             }
@@ -81,6 +91,7 @@ impl SeenLink {
             mtu,
             mac,
             given,
+            ours,
             kind,
         }))
     }
@@ -104,11 +115,13 @@ impl SeenLink {
                     learning,
                 })
             }
+            SeenKind::Ipip => LinkKind::Ipip { ours: self.ours },
             SeenKind::Veth => LinkKind::Veth,
             SeenKind::Other => LinkKind::Other,
         };
         Link {
             kind,
+            // The hardware address of a tunnel is four bytes long: none that we know.
             mac: self.mac,
             mtu: Some(self.mtu),
             up: self.up,
@@ -131,9 +144,21 @@ fn read_kind(info: &Attribute<'_>) -> Result<SeenKind, Error> {
     }
     match (kind, data) {
         ("vxlan", Some(data)) => read_vxlan(data),
+        ("ipip", Some(data)) => read_ipip(data),
         ("veth", _) => Ok(SeenKind::Veth),
         _ => Ok(SeenKind::Other),
     }
+}
+
+fn read_ipip(data: Attributes<'_>) -> Result<SeenKind, Error> {
+    for attribute in data {
+        let attribute = attribute?;
+        let is_end = matches!(attribute.kind, IFLA_IPTUN_LOCAL | IFLA_IPTUN_REMOTE);
+        if is_end && !attribute.address()?.is_unspecified() {
+            return Ok(SeenKind::Other);
+        }
+    }
+    Ok(SeenKind::Ipip)
 }
 
 fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
@@ -175,11 +200,35 @@ pub(crate) fn create_vxlan(name: IfName, link: &Link, vxlan: &Vxlan, parent: Opt
     with_settings(builder, link, link.mac).build()
 }
 
+/// Makes a device of a kind, and says no more of it: an IPIP device is then one without end points. Where its module is not loaded, the request loads it, and with it comes one
+/// of the kernel's own, `tunl0`, which is in the way of this and does as well.
+pub(crate) fn create(name: &str, kind: InfoKind) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+    ];
+    message
+}
+
+/// Lays down a device that cannot be deleted: down, and without our alias.
+pub(crate) fn lay_down(index: u32) -> LinkMessage {
+    let mut message = LinkUnspec::new_with_index(index).down().build();
+    message.attributes.push(LinkAttribute::IfAlias(String::new()));
+    message
+}
+
 /// Gives an existing link the MAC address, MTU and up state that it shall have. A MAC address that it has already is
 /// left out: the kernel drops all neighbours of a link that is given one, whichever it is (NETDEV_CHANGEADDR).
 pub(crate) fn set(seen: &SeenLink, link: &Link) -> LinkMessage {
     let mac = link.mac.filter(|mac| seen.mac != Some(*mac));
-    with_settings(LinkUnspec::new_with_index(seen.index), link, mac).build()
+    let mut message = with_settings(LinkUnspec::new_with_index(seen.index), link, mac).build();
+    if link.kind == (LinkKind::Ipip { ours: true }) {
+        message
+            .attributes
+            .push(LinkAttribute::IfAlias(DEVICE_ALIAS.to_owned()));
+    }
+    message
 }
 
 fn with_settings<T>(
@@ -194,6 +243,13 @@ fn with_settings<T>(
         builder = builder.mtu(mtu);
     }
     if link.up { builder.up() } else { builder.down() }
+}
+
+impl SeenLink {
+    /// Whether it is an IPIP device without end points.
+    pub(crate) fn is_ipip(&self) -> bool {
+        matches!(self.kind, SeenKind::Ipip)
+    }
 }
 
 /// Names the link with this index, to delete it.

@@ -47,12 +47,12 @@ pub(crate) struct NexthopMessage {
 
 impl NexthopMessage {
     /// Makes or replaces the nexthop `id`.
-    pub(crate) fn new(id: u32, protocol: u8, index: u32, gateway: IpAddr) -> Self {
+    pub(crate) fn new(id: u32, protocol: u8, index: u32, gateway: IpAddr, onlink: bool) -> Self {
         Self {
             kind: RTM_NEWNEXTHOP,
             family: family_number(Family::of(gateway)),
             protocol,
-            flags: RTNH_F_ONLINK,
+            flags: if onlink { RTNH_F_ONLINK } else { 0 },
             id: Some(id),
             index: Some(index),
             gateway: Some(gateway),
@@ -144,8 +144,8 @@ pub(crate) struct SeenNexthop {
 type Via = (IfName, IpAddr);
 
 impl SeenNexthop {
-    /// Reads RTM_NEWNEXTHOP and RTM_DELNEXTHOP.
-    pub(crate) fn read(payload: &[u8], links: &Links) -> Result<Self, Error> {
+    /// Reads RTM_NEWNEXTHOP and RTM_DELNEXTHOP. Over `devices`, and nowhere else, we make them onlink.
+    pub(crate) fn read(payload: &[u8], links: &Links, devices: &[IfName]) -> Result<Self, Error> {
         let (mut id, mut index, mut gateway, mut odd) = (None, None, None, false);
         for attribute in Attributes::after(payload, HEADER)? {
             let attribute = attribute?;
@@ -159,7 +159,9 @@ impl SeenNexthop {
         let id = id.ok_or(Error::Decode("a nexthop without id"))?;
         let onlink = read_u32(payload, 4).unwrap_or_default() & RTNH_F_ONLINK != 0;
         let link = index.and_then(|index| links.name(index));
-        let via = link.zip(gateway).filter(|_| onlink && !odd);
+        let via = link
+            .zip(gateway)
+            .filter(|(link, _)| onlink == devices.contains(link) && !odd);
         Ok(Self {
             id,
             protocol: payload[2],

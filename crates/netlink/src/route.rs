@@ -12,8 +12,8 @@ use routelet_model::{Family, Key, Object, RouteTarget};
 use crate::Error;
 use crate::attributes::{Attributes, family_number, family_of_number};
 use crate::frame::read_u32;
-use crate::links::Links;
-use crate::nexthop::{NexthopIds, RTNH_F_ONLINK};
+use crate::nexthop::RTNH_F_ONLINK;
+use crate::view::View;
 
 const HEADER: usize = 12;
 const RTA_NH_ID: u16 = 30;
@@ -30,8 +30,12 @@ pub(crate) enum Hop {
     Link(u32),
     /// A nexthop's id.
     Nexthop(u32),
-    /// A link's index and an onlink gateway.
-    Gateway(u32, IpAddr),
+    /// A link's index and a gateway.
+    Gateway {
+        link: u32,
+        gateway: IpAddr,
+        onlink: bool,
+    },
     /// None: packets are dropped.
     Blackhole,
 }
@@ -44,11 +48,11 @@ pub(crate) fn message(destination: IpNet, metric: u32, protocol: u8, hop: Hop) -
     header.destination_prefix_length = destination.prefix_len();
     header.kind = match hop {
         Hop::Blackhole => RouteType::BlackHole,
-        Hop::Link(_) | Hop::Nexthop(_) | Hop::Gateway(..) => RouteType::Unicast,
+        Hop::Link(_) | Hop::Nexthop(_) | Hop::Gateway { .. } => RouteType::Unicast,
     };
     header.scope = match hop {
         Hop::Link(_) => RouteScope::Link,
-        Hop::Nexthop(_) | Hop::Gateway(..) | Hop::Blackhole => RouteScope::Universe,
+        Hop::Nexthop(_) | Hop::Gateway { .. } | Hop::Blackhole => RouteScope::Universe,
     };
     let attributes = &mut message.attributes;
     attributes.reserve_exact(4);
@@ -61,10 +65,16 @@ pub(crate) fn message(destination: IpNet, metric: u32, protocol: u8, hop: Hop) -
     match hop {
         Hop::Link(index) => attributes.push(RouteAttribute::Oif(index)),
         Hop::Nexthop(id) => attributes.push(RouteAttribute::NhId(id)),
-        Hop::Gateway(index, gateway) => {
-            header.flags = RouteFlags::Onlink;
+        Hop::Gateway {
+            link,
+            gateway,
+            onlink,
+        } => {
+            if onlink {
+                header.flags = RouteFlags::Onlink;
+            }
             attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
-            attributes.push(RouteAttribute::Oif(index));
+            attributes.push(RouteAttribute::Oif(link));
         }
         Hop::Blackhole => {}
     }
@@ -88,12 +98,9 @@ pub(crate) fn get_of_link(family: Family, protocol: u8, index: u32) -> RouteMess
 }
 
 /// Reads RTM_NEWROUTE and RTM_DELROUTE. `None` where it is no route of the main table that has a key with us.
-pub(crate) fn read(
-    payload: &[u8],
-    protocol: u8,
-    links: &Links,
-    nexthops: &NexthopIds,
-) -> Result<Option<(Key, Object)>, Error> {
+pub(crate) fn read(payload: &[u8], view: &View) -> Result<Option<(Key, Object)>, Error> {
+    let View { links, nexthops, .. } = view;
+    let protocol = view.config.protocol;
     let attributes = Attributes::after(payload, HEADER)?;
     let [number, length, source_length, tos, table, owner, scope, kind] =
         [0, 1, 2, 3, 4, 5, 6, 7].map(|at| payload[at]);
@@ -140,8 +147,9 @@ pub(crate) fn read(
         (RTN_UNICAST, Some(id), _) => nexthops
             .via(id)
             .map(|(link, gateway)| RouteTarget::Nexthop { link, gateway }),
-        (RTN_UNICAST, None, Some(gateway)) if flags & RTNH_F_ONLINK != 0 => index
+        (RTN_UNICAST, None, Some(gateway)) => index
             .and_then(|index| links.name(index))
+            .filter(|link| view.is_device(*link) == (flags & RTNH_F_ONLINK != 0))
             .map(|link| RouteTarget::Gateway { link, gateway }),
         // IPv6 keeps no scope and tells 0.
         (RTN_UNICAST, None, None) if family == Family::V6 || scope == libc::RT_SCOPE_LINK => {

@@ -83,7 +83,7 @@ impl View {
     /// Reads a message about an object of a kind that needs nothing but what the view knows already.
     pub(crate) fn read(&self, kind: Kind, payload: &[u8]) -> Result<Option<(Key, Object)>, Error> {
         match kind {
-            Kind::Route => route::read(payload, self.config.protocol, &self.links, &self.nexthops),
+            Kind::Route => route::read(payload, self),
             Kind::Address => Ok(SeenAddress::read(payload)?.and_then(|seen| {
                 let link = self.links.name(seen.index).filter(|link| self.is_device(*link))?;
                 Some((

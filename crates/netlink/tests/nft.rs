@@ -48,6 +48,7 @@ fn rules() -> NftRules {
         vnis: PerFamily { v4: 4096, v6: 4096 },
         port: 4789,
         masquerade: true,
+        vxlan: true,
         ipip: false,
     }
 }
@@ -152,6 +153,7 @@ fn all_rules_there_can_be_are_recognised() {
                     vnis: PerFamily { v4, v6 },
                     port,
                     masquerade,
+                    vxlan: !ipip,
                     ipip,
                 };
                 let object = (Key::NftRules, Object::NftRules(rules));

@@ -193,13 +193,13 @@ fn a_route_of_ours_in_another_shape_is_odd_and_can_be_deleted() {
     in_netns(|| {
         let mut setup = make_links();
         let mut kernel = open();
-        use routelet_netlink::setup::RouteSpec;
-        setup
-            .add_route(RouteSpec::via(net("10.0.1.0/24"), ip("192.0.2.9"), None).protocol(PROTOCOL))
-            .unwrap();
-        setup
-            .add_route(RouteSpec::via(net("fd00:1::/64"), ip("2001:db8::9"), None).protocol(PROTOCOL))
-            .unwrap();
+        // Over the parent we make none of these.
+        let onlink = |to, gateway| {
+            let route = RouteSpec::via(net(to), ip(gateway), Some("eth0"));
+            route.onlink().protocol(PROTOCOL)
+        };
+        setup.add_route(onlink("10.0.1.0/24", "192.0.2.9")).unwrap();
+        setup.add_route(onlink("fd00:1::/64", "2001:db8::9")).unwrap();
         let found = dump(&mut kernel, Kind::Route, None);
         assert_eq!(found.len(), 2);
         for object in found.values() {

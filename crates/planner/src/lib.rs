@@ -24,9 +24,11 @@ mod refusal;
 mod settings;
 mod vtep;
 mod wanted;
+mod way;
 
 pub use missing::Missing;
 pub use plan::{Notice, Plan};
 pub use planner::Planner;
 pub use refusal::{Reason, Refusal};
 pub use settings::{NftSettings, Settings, VxlanSettings};
+pub use way::{Encapsulation, Way};

@@ -14,6 +14,7 @@ use crate::own::Facts;
 use crate::settings::NftSettings;
 use crate::vtep::underlay_addresses;
 use crate::wanted::{Known, Wanted};
+use crate::way::Tunnel;
 
 /// Destinations that no router may give another source address: multicast and limited broadcast, which are for
 /// more than one, and IPv6 link-local addresses.
@@ -31,6 +32,7 @@ const NEVER_MASQUERADED: [IpNet; 4] = [
 pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) {
     let Settings {
         nft,
+        encapsulation,
         vxlan,
         interface_prefix,
         ..
@@ -51,7 +53,8 @@ pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) 
         },
         port: vxlan.port,
         masquerade: nft.masquerade,
-        ipip: false,
+        vxlan: encapsulation.tunnel() == Some(Tunnel::Vxlan),
+        ipip: encapsulation.tunnel() == Some(Tunnel::Ipip),
     };
     wanted.object(Key::NftTable, Object::NftTable);
     wanted.object(Key::NftRules, Object::NftRules(rules));

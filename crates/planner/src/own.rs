@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use routelet_model::{
     Family, Host, IfName, Key, Link, LinkKind, Node, Object, PerFamily, RouteTarget, Sysctl, SysctlName,
     Vxlan, host_prefix,
@@ -15,10 +16,14 @@ use routelet_model::{
 use crate::claims::Claim;
 use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
+use crate::way::Tunnel;
 use crate::{Missing, Notice, Reason, Settings, nft};
 
 /// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
 const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
+
+/// What IPIP adds, in bytes: the outer IPv4 header.
+const IPIP_OVERHEAD: u32 = 20;
 
 /// Reverse path filter that lets a source pass which is reached by any link. What a pod sends to another node goes by
 /// the underlay, and the answer comes by the tunnel, from an address that is reached by the underlay. (IPv6 has no such
@@ -28,11 +33,13 @@ const LOOSE: u32 = 2;
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5). On a smaller one the kernel has none.
 const MTU_AT_LEAST_V6: u32 = 1280;
 
-/// How a VXLAN device reaches the underlay.
+/// How this node is on the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Underlay {
     pub(crate) local: IpAddr,
-    parent: IfName,
+    /// The address with the prefix length that the host has it with: who else is in it is on the link.
+    pub(crate) network: IpNet,
+    pub(crate) parent: IfName,
     parent_mtu: u32,
 }
 
@@ -42,9 +49,15 @@ impl Underlay {
         vni(settings.vxlan.vni, pods, Family::of(self.local))
     }
 
-    fn device_mtu(&self, settings: &Settings) -> u32 {
-        let overhead = OVERHEAD.get(Family::of(self.local));
-        settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(*overhead))
+    /// MTU of what carries the packets of a family of pods.
+    fn mtu(&self, settings: &Settings, pods: Family) -> u32 {
+        let family = Family::of(self.local);
+        let overhead = match settings.tunnel(pods, family) {
+            Some((Tunnel::Vxlan, _)) => *OVERHEAD.get(family),
+            Some((Tunnel::Ipip, _)) => IPIP_OVERHEAD,
+            None => 0,
+        };
+        settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(overhead))
     }
 }
 
@@ -79,15 +92,22 @@ impl Facts {
             .into_iter()
             .filter(|family| pod_subnets(&self.node, *family).next().is_some());
         in_use
-            .filter_map(|family| *self.underlay.get(family))
-            .map(|underlay| underlay.device_mtu(settings))
+            .filter_map(|family| Some((family, (*self.underlay.get(family))?)))
+            .map(|(family, underlay)| underlay.mtu(settings, family))
             .min()
     }
 
     /// Whether nothing that peers or pods depend on differs.
-    pub(crate) fn same_for_others(&self, other: &Facts) -> bool {
-        let locals = |facts: &Facts| Family::ALL.map(|f| facts.underlay.get(f).map(|u| u.local));
-        self.node == other.node && locals(self) == locals(other)
+    pub(crate) fn same_for_others(&self, other: &Facts, settings: &Settings) -> bool {
+        let links_count = settings.encapsulation.is_direct_on_link();
+        let of = |underlay: Underlay| {
+            (
+                underlay.local,
+                links_count.then_some((underlay.network, underlay.parent)),
+            )
+        };
+        let underlays = |facts: &Facts| Family::ALL.map(|family| facts.underlay.get(family).map(of));
+        self.node == other.node && underlays(self) == underlays(other)
     }
 }
 
@@ -187,12 +207,13 @@ impl Own {
         let local = underlay_address_of(node, family)
             .or_else(|| underlay_address_of(node, family.other()))
             .ok_or(Missing::UnderlayAddressUnknown(family))?;
-        let (link, _) = self
+        let (link, network) = self
             .host
             .holder(local)
             .ok_or(Missing::UnderlayAddressNotOnHost(local))?;
         Ok(Underlay {
             local,
+            network,
             parent: link.name,
             parent_mtu: link.mtu,
         })
@@ -211,10 +232,13 @@ impl Own {
                 && of(before) != Some(underlay)
             {
                 notices.push(Notice::Underlay {
-                    device: *settings.vxlan.device.get(family),
+                    device: settings
+                        .tunnel(family, Family::of(underlay.local))
+                        .map(|(_, device)| device),
+                    family,
                     local: underlay.local,
                     parent: underlay.parent,
-                    mtu: underlay.device_mtu(settings),
+                    mtu: underlay.mtu(settings, family),
                 });
             }
         }
@@ -243,11 +267,23 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
         wanted.object(Key::Sysctl(Sysctl::host(forwarding)), Object::Sysctl(1));
         want_blackholes(facts, family, wanted);
         if let Some(underlay) = facts.underlay.get(family) {
-            let mtu = underlay.device_mtu(known.settings);
-            if family == Family::V6 && mtu < MTU_AT_LEAST_V6 {
-                refuse_mtu(facts, underlay, mtu, wanted);
-            } else {
-                want_device(known.settings, facts, family, underlay, wanted);
+            let mtu = underlay.mtu(known.settings, family);
+            let tunnel = known.settings.tunnel(family, Family::of(underlay.local));
+            match tunnel {
+                _ if family == Family::V6 && mtu < MTU_AT_LEAST_V6 => {
+                    refuse_mtu(facts, underlay, mtu, wanted)
+                }
+                Some((tunnel, device)) => {
+                    let kind = match tunnel {
+                        Tunnel::Vxlan => vxlan(known.settings, family, underlay),
+                        Tunnel::Ipip => LinkKind::Ipip { ours: true },
+                    };
+                    want_device(facts, family, (device, kind, mtu), wanted);
+                }
+                None if known.settings.encapsulation.tunnel().is_some() => {
+                    refuse_family(known.settings, facts, family, underlay, wanted);
+                }
+                None => {}
             }
         }
         let outcome = "this node goes on using it, but the others send its traffic there";
@@ -264,19 +300,48 @@ fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted)
     wanted.refuse(facts.node.as_ref(), Reason::MtuTooSmall, message);
 }
 
-fn want_device(settings: &Settings, facts: &Facts, family: Family, underlay: &Underlay, wanted: &mut Wanted) {
-    let device = *settings.vxlan.device.get(family);
-    let vxlan = Vxlan {
+fn refuse_family(
+    settings: &Settings,
+    facts: &Facts,
+    family: Family,
+    underlay: &Underlay,
+    wanted: &mut Wanted,
+) {
+    let reached = if settings.encapsulation.is_direct_on_link() {
+        "only nodes of its own network"
+    } else {
+        "no other node"
+    };
+    let message = format!(
+        "IPIP carries IPv4 over IPv4 only: the {family} pods of node {}, whose address for them is {}, reach {reached}; \
+         choose --encapsulation vxlan or vxlan-cross-subnet for them",
+        facts.node.name, underlay.local
+    );
+    wanted.refuse(facts.node.as_ref(), Reason::NoTunnelForFamily, message);
+}
+
+fn vxlan(settings: &Settings, family: Family, underlay: &Underlay) -> LinkKind {
+    LinkKind::Vxlan(Vxlan {
         vni: underlay.vni(settings, family),
         port: settings.vxlan.port,
         local: underlay.local,
         parent: Some(underlay.parent),
         learning: false,
-    };
+    })
+}
+
+/// Adds a tunnel device, given by its name, kind and MTU, and what stands on it.
+fn want_device(
+    facts: &Facts,
+    family: Family,
+    (device, kind, mtu): (IfName, LinkKind, u32),
+    wanted: &mut Wanted,
+) {
+    let has_mac = matches!(kind, LinkKind::Vxlan(_));
     let link = Link {
-        kind: LinkKind::Vxlan(vxlan),
-        mac: Some(vtep_mac_of(&facts.node, family)),
-        mtu: Some(underlay.device_mtu(settings)),
+        kind,
+        mac: has_mac.then(|| vtep_mac_of(&facts.node, family)),
+        mtu: Some(mtu),
         up: true,
         running: true,
         given: Vec::new(),

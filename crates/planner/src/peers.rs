@@ -1,4 +1,5 @@
-//! The other nodes: FDB entry, neighbour, nexthop and routes for each, by family of its pod subnets.
+//! The other nodes: nexthop and routes for each, by family of its pod subnets; in VXLAN an FDB entry and a neighbour
+//! as well.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use ipnet::IpNet;
 use routelet_model::{Family, Key, Node, Object, RouteTarget};
 
 use crate::claims::Claim;
-use crate::own::Facts;
+use crate::own::{Facts, Underlay};
 use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
-use crate::{Reason, nft};
+use crate::{Reason, Way, nft};
 
 /// Whether there is anything to reach behind the Node. One without pod subnets is about to get some.
 pub(crate) fn is_peer(node: &Node) -> bool {
@@ -23,9 +24,9 @@ pub(crate) fn want(known: &Known<'_>, node: &Arc<Node>, wanted: &mut Wanted) {
     let Some(own) = known.own else { return };
     nft::want_node(known, own, node, wanted);
     for family in Family::ALL {
-        // Without a VXLAN device of the family there is nothing to send through.
+        // Without an underlay for the family there is nothing to send through.
         if let Some(underlay) = own.underlay.get(family) {
-            want_family(known, own, underlay.local, node, family, wanted);
+            want_family(known, own, underlay, node, family, wanted);
         }
     }
 }
@@ -33,12 +34,13 @@ pub(crate) fn want(known: &Known<'_>, node: &Arc<Node>, wanted: &mut Wanted) {
 fn want_family(
     known: &Known<'_>,
     own: &Facts,
-    local: IpAddr,
+    underlay: &Underlay,
     node: &Arc<Node>,
     family: Family,
     wanted: &mut Wanted,
 ) {
-    let Some(gateway) = tunnel_address_of(node, family) else {
+    let local = underlay.local;
+    let Some(tunnel_address) = tunnel_address_of(node, family) else {
         return;
     };
     let mac = vtep_mac_of(node, family);
@@ -54,22 +56,35 @@ fn want_family(
         return;
     };
     // What this node has itself it keeps, also where the peer is the older one (the refusal is this node's).
-    let reachable = [Claim::TunnelAddress(gateway), Claim::VtepMac(family, mac)]
+    let reachable = [Claim::TunnelAddress(tunnel_address), Claim::VtepMac(family, mac)]
         .iter()
         .all(|claim| !lost.contains(claim) && !own.claims(claim));
     if subnets.is_empty() || !reachable {
         return;
     }
-    let link = *known.settings.vxlan.device.get(family);
-    wanted.object(Key::Fdb { link, mac }, Object::Fdb(remote));
-    wanted.object(
-        Key::Neighbour {
-            link,
-            address: gateway,
-        },
-        Object::Neighbour(mac),
-    );
-    let target = if known.settings.nexthop_objects {
+    let (way, link) = known.settings.way(family, underlay, remote);
+    wanted.way(node, family, way, remote);
+    let Some(link) = link else { return };
+    let gateway = if way == Way::Vxlan {
+        wanted.object(Key::Fdb { link, mac }, Object::Fdb(remote));
+        wanted.object(
+            Key::Neighbour {
+                link,
+                address: tunnel_address,
+            },
+            Object::Neighbour(mac),
+        );
+        tunnel_address
+    } else {
+        remote
+    };
+    // A nexthop object is one Node's. Of two with one address, as a Node made anew under another name has for a while,
+    // the younger's routes name it themselves.
+    let is_holder = || {
+        let holder = known.claims.underlay_holder(remote);
+        holder.is_some_and(|holder| holder.name == node.name)
+    };
+    let target = if known.settings.nexthop_objects && (way == Way::Vxlan || is_holder()) {
         wanted.object(Key::Nexthop { link, gateway }, Object::Nexthop);
         RouteTarget::Nexthop { link, gateway }
     } else {

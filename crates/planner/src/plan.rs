@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use routelet_model::{IfName, Key, Object};
+use routelet_model::{Family, IfName, Key, Object};
 
 use crate::{Missing, Refusal};
 
@@ -29,15 +29,27 @@ pub enum Notice {
     Vanished(Missing),
     /// A fact of this node that had vanished is known again.
     Back(Missing),
-    /// A VXLAN device sends through another underlay than before, or for the first time.
+    /// A peer has no route of ours, by the settings, and none had so before.
+    LeftToOthers {
+        /// The peer's name.
+        peer: String,
+        /// Its underlay address.
+        address: IpAddr,
+        /// Of which pods.
+        family: Family,
+    },
+    /// A tunnel device, or what travels without one, sends through another underlay than before, or for the first
+    /// time.
     Underlay {
-        /// The VXLAN device.
-        device: IfName,
+        /// The tunnel device, if there is one.
+        device: Option<IfName>,
+        /// Of which pods.
+        family: Family,
         /// Underlay address that it sends from.
         local: IpAddr,
         /// Link that holds the address.
         parent: IfName,
-        /// MTU of the VXLAN device in bytes.
+        /// MTU of the tunnel device, or of pods, in bytes.
         mtu: u32,
     },
 }
@@ -49,13 +61,36 @@ impl fmt::Display for Notice {
             Self::Resolved(refusal) => write!(f, "no longer refused: {}", refusal.message),
             Self::Vanished(missing) => write!(f, "what was planned stays in force, although {missing}"),
             Self::Back(missing) => write!(f, "no longer so: {missing}"),
+            Self::LeftToOthers {
+                peer,
+                address,
+                family,
+            } => write!(
+                f,
+                "the {family} pods of node {peer} get no route from here: its address {address} is in no network of \
+                 this node's, and the encapsulation has no tunnel to it. A BGP daemon may bring the route; \
+                 routelet_peer_ways{{way=\"others\"}} counts such nodes"
+            ),
             Self::Underlay {
-                device,
+                device: Some(device),
+                local,
+                parent,
+                mtu,
+                ..
+            } => {
+                write!(f, "{device} sends from {local} on {parent}, its MTU is {mtu}")
+            }
+            Self::Underlay {
+                device: None,
+                family,
                 local,
                 parent,
                 mtu,
             } => {
-                write!(f, "{device} sends from {local} on {parent}, its MTU is {mtu}")
+                write!(
+                    f,
+                    "{family} pods' packets leave without a tunnel, from {local} on {parent}, their MTU is {mtu}"
+                )
             }
         }
     }

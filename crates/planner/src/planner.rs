@@ -1,9 +1,9 @@
 //! The planner: which objects an event may touch, and the difference that it makes to them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use routelet_model::{ClusterEvent, Host, Node, Pod, PodId, Resource};
+use routelet_model::{ClusterEvent, Family, Host, Node, Pod, PodId, Resource};
 use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
@@ -11,8 +11,8 @@ use crate::own::{self, Own};
 use crate::peers;
 use crate::pods::Pods;
 use crate::vtep::made_usable;
-use crate::wanted::{Known, Wanted};
-use crate::{Missing, Plan, Refusal, Settings};
+use crate::wanted::{Going, Known, Wanted};
+use crate::{Missing, Notice, Plan, Refusal, Settings, Way};
 
 /// Follows the cluster and the host, and says what the kernel shall hold.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Planner {
     nodes: HashMap<String, Arc<Node>, FxBuildHasher>,
     /// How many of them are peers.
     peers: usize,
+    /// How many are reached in which way, for each family of pods.
+    ways: BTreeMap<(Family, Way), usize>,
     claims: Claims,
     pods: Pods,
     pods_synced: bool,
@@ -58,6 +60,7 @@ impl Planner {
             settings,
             nodes: HashMap::default(),
             peers: 0,
+            ways: BTreeMap::new(),
             claims: Claims::new(),
             pods: Pods::new(),
             pods_synced: false,
@@ -116,6 +119,11 @@ impl Planner {
     /// How many other Nodes have pod subnets, refused or not.
     pub fn peers(&self) -> usize {
         self.peers
+    }
+
+    /// How many peers' pods of a family are reached in this way. A peer that is refused is not among them.
+    pub fn peers_by(&self, family: Family, way: Way) -> usize {
+        self.ways.get(&(family, way)).copied().unwrap_or_default()
     }
 
     /// How many live pods of this node have an address of their own, refused or not.
@@ -178,7 +186,7 @@ impl Planner {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
         let touched = match (self.own.facts(), next.facts()) {
             (old, new) if old == new => Touched::default(),
-            (Some(old), Some(new)) if old.same_for_others(new) => Touched {
+            (Some(old), Some(new)) if old.same_for_others(new, &self.settings) => Touched {
                 own: true,
                 ..Touched::default()
             },
@@ -208,7 +216,30 @@ impl Planner {
             self.refusals.remove(refusal);
         }
         self.refusals.extend(after.refusals.iter().cloned());
+        self.count_ways(&before, &after, plan);
         before.change_to(after, plan);
+    }
+
+    /// Follows the ways to the peers. That one is left to others is told where none was before: with many such peers,
+    /// one of them is enough to know of.
+    fn count_ways(&mut self, before: &Wanted, after: &Wanted, plan: &mut Plan) {
+        let was_left = Family::ALL.map(|family| self.peers_by(family, Way::Others) > 0);
+        for going in &before.ways {
+            *self.ways.entry((going.family, going.way)).or_default() -= 1;
+        }
+        for going in &after.ways {
+            *self.ways.entry((going.family, going.way)).or_default() += 1;
+        }
+        for (family, was_left) in Family::ALL.into_iter().zip(was_left) {
+            let left = |going: &&Going| going.family == family && going.way == Way::Others;
+            if !was_left && let Some(first) = after.ways.iter().find(left) {
+                plan.notices.push(Notice::LeftToOthers {
+                    peer: first.node.name.clone(),
+                    address: first.remote,
+                    family,
+                });
+            }
+        }
     }
 
     fn wanted(&self, touched: &Touched) -> Wanted {

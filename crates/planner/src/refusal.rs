@@ -32,6 +32,8 @@ pub enum Reason {
     NoUnderlayAddress,
     /// Another Node has this node's own underlay address.
     UnderlayAddressTaken,
+    /// The encapsulation carries no packets of the family, or not over the node's addresses.
+    NoTunnelForFamily,
     /// What is below a VXLAN device leaves too little for IPv6.
     MtuTooSmall,
     /// A pod's address is outside of this node's pod subnets.
@@ -55,6 +57,7 @@ impl Reason {
             Self::VtepMacTaken => "vtep_mac_taken",
             Self::NoUnderlayAddress => "no_underlay_address",
             Self::UnderlayAddressTaken => "underlay_address_taken",
+            Self::NoTunnelForFamily => "no_tunnel_for_family",
             Self::MtuTooSmall => "mtu_too_small",
             Self::AddressOutsideSubnets => "address_outside_subnets",
             Self::UnusableAddress => "unusable_address",
@@ -75,6 +78,7 @@ impl Reason {
             Self::VtepMacTaken => "VtepMacTaken",
             Self::NoUnderlayAddress => "NoUnderlayAddress",
             Self::UnderlayAddressTaken => "UnderlayAddressTaken",
+            Self::NoTunnelForFamily => "NoTunnelForFamily",
             Self::MtuTooSmall => "MtuTooSmall",
             Self::AddressOutsideSubnets => "AddressOutsideSubnets",
             Self::UnusableAddress => "UnusableAddress",

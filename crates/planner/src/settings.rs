@@ -3,14 +3,20 @@
 use ipnet::IpNet;
 use routelet_model::{IfName, PerFamily};
 
+use crate::Encapsulation;
+
 /// Settings of the planner. They do not change while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Name of this node's Node object.
     pub node_name: String,
+    /// How packets reach the pods of other nodes.
+    pub encapsulation: Encapsulation,
+    /// Name of the IPIP device.
+    pub ipip_device: IfName,
     /// The VXLAN devices.
     pub vxlan: VxlanSettings,
-    /// MTU of the VXLAN devices in bytes; `None` takes the parent's, less the encapsulation.
+    /// MTU of the tunnel devices and of pods in bytes; `None` takes the parent's, less the encapsulation.
     pub mtu: Option<u32>,
     /// What the names of host veths start with; at most four bytes, or no name comes of it.
     pub interface_prefix: String,

@@ -1,10 +1,13 @@
 //! The objects and refusals of those whom an event touches, and the difference that it makes to them.
 
-use routelet_model::{Key, Object, Subject};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use routelet_model::{Family, Key, Node, Object, Subject};
 
 use crate::claims::Claims;
 use crate::own::Facts;
-use crate::{Notice, Plan, Reason, Refusal, Settings};
+use crate::{Notice, Plan, Reason, Refusal, Settings, Way};
 
 /// What the objects of any owner depend on.
 pub(crate) struct Known<'a> {
@@ -19,6 +22,16 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Wanted {
     objects: Vec<(Key, Object)>,
     pub(crate) refusals: Vec<Refusal>,
+    pub(crate) ways: Vec<Going>,
+}
+
+/// The way to a peer's pods of one family.
+#[derive(Debug)]
+pub(crate) struct Going {
+    pub(crate) node: Arc<Node>,
+    pub(crate) family: Family,
+    pub(crate) way: Way,
+    pub(crate) remote: IpAddr,
 }
 
 impl Wanted {
@@ -31,6 +44,15 @@ impl Wanted {
             subject: subject.into(),
             reason,
             message,
+        });
+    }
+
+    pub(crate) fn way(&mut self, node: &Arc<Node>, family: Family, way: Way, remote: IpAddr) {
+        self.ways.push(Going {
+            node: node.clone(),
+            family,
+            way,
+            remote,
         });
     }
 

@@ -55,8 +55,10 @@ impl<K: Kernel> Reconciler<K> {
             return false;
         }
         for operation in &self.operations {
-            // A device that is made, or made anew, carries nothing.
-            if operation.verb == Verb::Create {
+            // A device that is made, or made anew, carries nothing. (The kernel's own IPIP device is not made.)
+            let is_ipip =
+                matches!(&operation.object, Object::Link(link) if matches!(link.kind, LinkKind::Ipip { .. }));
+            if operation.verb == Verb::Create && !is_ipip {
                 self.gone.insert(operation.key);
             }
         }
@@ -152,7 +154,7 @@ impl<K: Kernel> Reconciler<K> {
                 match wanted.kind {
                     // What differs cannot be changed while it lives. A device of another kind under its name
                     // is not ours to delete: making ours fails, and that is told.
-                    LinkKind::Vxlan(_) => Plan::Write(Verb::Create),
+                    LinkKind::Vxlan(_) | LinkKind::Ipip { .. } => Plan::Write(Verb::Create),
                     LinkKind::Veth | LinkKind::Other => Plan::WaitFor(*key),
                 }
             }
@@ -276,6 +278,10 @@ impl<K: Kernel> Reconciler<K> {
         };
         if self.may_take_away(&key, slot) && !self.backoff.must_wait(&key, now) {
             let actual = actual.clone();
+            if let Some(route) = self.route_that_still_leads_there(&key) {
+                self.waiting.entry(route).or_default().insert(key);
+                return;
+            }
             if self.repair_is_due(key, now) {
                 self.emit(Verb::Delete, key, actual);
             }

@@ -46,6 +46,10 @@ impl<K: Kernel> Reconciler<K> {
                 Hint::HostChanged => {
                     self.host_changed = true;
                     self.others_in_doubt = true;
+                    for parent in self.parents() {
+                        self.suspects.insert(parent);
+                        self.look_again(parent, now);
+                    }
                     // What failed for want of a link of the host's may go well now.
                     self.retry_troubles(|_| true);
                 }

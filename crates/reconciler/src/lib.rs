@@ -17,6 +17,7 @@ mod reconciler;
 mod report;
 mod resync;
 mod table;
+mod withdrawal;
 
 pub use backoff::Trouble;
 pub use kernel::Kernel;

@@ -1,13 +1,13 @@
 //! What is ours, and what of it may be taken away.
 
-use routelet_model::{Family, IfName, Key, Object, RouteTarget};
+use routelet_model::{Family, IfName, Key, LinkKind, Object, RouteTarget};
 
 /// The marks by which our objects are told from everyone else's.
 #[derive(Debug, Clone)]
 pub struct Ownership {
     /// Routing protocol number on our routes, nexthops and neighbours.
     pub protocol: u8,
-    /// Our VXLAN devices: they and all that is on them is ours, wanted at present or not.
+    /// Our tunnel devices: they and all that is on them is ours, wanted at present or not.
     pub devices: Vec<IfName>,
     /// What the names of pods' host veths begin with.
     pub interface_prefix: String,
@@ -27,7 +27,8 @@ impl Ownership {
     /// Whether an object that the kernel has is ours to take away where it is not wanted.
     pub fn owns(&self, key: &Key, actual: &Object) -> bool {
         match key {
-            Key::Link(link) => self.devices.contains(link),
+            // One that the kernel keeps when it is deleted is no one's when it is down.
+            Key::Link(link) => self.devices.contains(link) && !is_laid_down(actual),
             Key::Sysctl(_) => false,
             // The table is ours by its name, and so is all that is in it.
             Key::NftTable | Key::NftElement { .. } | Key::NftRules => true,
@@ -42,6 +43,10 @@ impl Ownership {
             },
         }
     }
+}
+
+fn is_laid_down(actual: &Object) -> bool {
+    matches!(actual, Object::Link(link) if matches!(link.kind, LinkKind::Ipip { .. }) && !link.up)
 }
 
 /// The host veth that a route of a single pod address leads to: the shape of a route that the CNI plugin

@@ -226,6 +226,7 @@ fn nft() -> impl Strategy<Value = (Key, Object)> {
             vnis: PerFamily { v4: 4096, v6: 4096 },
             port: 4789,
             masquerade,
+            vxlan: !ipip,
             ipip,
         };
         (Key::NftRules, Object::NftRules(rules))

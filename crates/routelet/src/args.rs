@@ -152,7 +152,7 @@ pub(crate) struct ClusterArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Overlay")]
 pub(crate) struct OverlayArgs {
-    /// How packets to the pods of other nodes travel.
+    /// How packets to the pods of other nodes travel; docs/modes.md compares the ways.
     #[arg(
         long,
         env = "ROUTELET_ENCAPSULATION",
@@ -173,7 +173,7 @@ pub(crate) struct OverlayArgs {
         value_parser = values::port)]
     pub(crate) vxlan_port: u16,
 
-    /// MTU of the VXLAN devices in bytes, 576 to 65535 (IPv6 needs 1280), or "auto": what the device below
+    /// MTU of the tunnel devices, and of pods, in bytes, 576 to 65535 (IPv6 needs 1280), or "auto": what the device below
     /// leaves, followed as it changes.
     #[arg(long, env = "ROUTELET_MTU", value_name = "auto|BYTES", default_value = "auto")]
     pub(crate) mtu: Mtu,
@@ -303,6 +303,14 @@ pub(crate) struct LogArgs {
 pub(crate) enum Encapsulation {
     /// In VXLAN, always.
     Vxlan,
+    /// In VXLAN, but straight to nodes of this node's own network.
+    VxlanCrossSubnet,
+    /// In IPIP, always; IPv4 only.
+    Ipip,
+    /// In IPIP, but straight to nodes of this node's own network; by the tunnel IPv4 only.
+    IpipCrossSubnet,
+    /// As they are: straight to nodes of this node's own network; a BGP daemon brings the routes to others.
+    None,
 }
 
 /// Whether nexthop objects are used.

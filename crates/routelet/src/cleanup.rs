@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use routelet_cni::PLUGIN;
-use routelet_model::{Kind, Object};
+use routelet_model::{IfName, Kind, Object};
 use routelet_netlink::forward::Forwarding;
 use routelet_netlink::{Kernel, Verb};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::args::CleanupArgs;
+use crate::encapsulation;
 use crate::instance::Instance;
 use crate::saved_sysctls;
 
@@ -32,10 +33,11 @@ pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
     let _instance = Instance::acquire()?;
     // First of all, the runtime gives no more pods to the plugin.
     remove(&args.files.cni_conf_dir.join(&args.files.cni_conf_name))?;
-    let mut kernel = Kernel::open(args.marks.kernel_config(RECEIVE_BUFFER))
+    let devices = encapsulation::devices(&args.marks, None)?;
+    let mut kernel = Kernel::open(args.marks.kernel_config(devices.clone(), RECEIVE_BUFFER))
         .context("cannot open the kernel's routing tables")?;
     let pods_left = count_pods(&mut kernel)?;
-    clear_kernel(args, kernel)?;
+    clear_kernel(args, devices, kernel)?;
     close_firewalls()?;
     saved_sysctls::restore(&args.marks.saved_sysctls)?;
     let plugin = args.files.cni_bin_dir.join(PLUGIN);
@@ -66,10 +68,10 @@ fn count_pods(kernel: &mut Kernel) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-fn clear_kernel(args: &CleanupArgs, kernel: Kernel) -> anyhow::Result<()> {
+fn clear_kernel(args: &CleanupArgs, devices: Vec<IfName>, kernel: Kernel) -> anyhow::Result<()> {
     let ownership = Ownership {
         protocol: args.marks.route_protocol,
-        devices: vec![args.marks.vxlan_device, args.marks.vxlan_device_v6],
+        devices,
         interface_prefix: NO_HOST_VETH.to_owned(),
     };
     let give_up = Instant::now() + PATIENCE;

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::admin::NotReady;
 use crate::args::{NexthopObjects, NftArgs, RunArgs};
 use crate::cni::Installation;
+use crate::encapsulation;
 use crate::firewall::Firewall;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
@@ -61,7 +62,8 @@ impl Dataplane {
         cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let config = args.marks.kernel_config(args.kernel.receive_buffer);
+        let devices = encapsulation::devices(&args.marks, Some(args.overlay.encapsulation))?;
+        let config = args.marks.kernel_config(devices, args.kernel.receive_buffer);
         let ownership = Ownership {
             protocol: config.protocol,
             devices: config.devices.clone(),
@@ -88,7 +90,7 @@ impl Dataplane {
         let nftables = features.nftables;
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)),
+            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)?),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
@@ -231,6 +233,10 @@ impl Dataplane {
                 .set_objects(kind, count.wanted, count.actual, count.out_of_sync);
         }
         self.metrics.set_peers(self.planner.peers());
+        for (family, way) in encapsulation::ways() {
+            self.metrics
+                .set_peers_by(family, way, self.planner.peers_by(family, way));
+        }
         self.metrics.set_pods(self.planner.pods());
         self.story.refusals(self.planner.refusals());
         if self.ready {
@@ -282,7 +288,7 @@ impl Dataplane {
     }
 }
 
-fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Settings {
+fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> anyhow::Result<Settings> {
     let NftArgs {
         masquerade,
         masquerade_except,
@@ -293,8 +299,10 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Se
         masquerade: *masquerade,
         masquerade_except: [masquerade_except.as_slice(), pod_cidrs].concat(),
     };
-    Settings {
+    Ok(Settings {
         node_name: args.cluster.node_name.clone(),
+        encapsulation: encapsulation::of(args.overlay.encapsulation),
+        ipip_device: encapsulation::ipip_device()?,
         vxlan: VxlanSettings {
             device: PerFamily::<IfName> {
                 v4: args.marks.vxlan_device,
@@ -308,7 +316,7 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> Se
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
         nft: nftables.then_some(nft),
-    }
+    })
 }
 
 /// An interval, made up to a tenth shorter or longer, so that the nodes of a cluster don't act at once.

@@ -9,6 +9,7 @@ mod args;
 mod cleanup;
 mod cni;
 mod dataplane;
+mod encapsulation;
 mod firewall;
 mod instance;
 mod liveness;

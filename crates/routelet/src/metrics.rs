@@ -12,8 +12,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
-use routelet_model::{Kind, Resource};
+use routelet_model::{Family, Kind, Resource};
 use routelet_netlink::forward::Firewall;
+use routelet_planner::Way;
 use routelet_watcher::WatchStatus;
 
 use families::{Families, Labelled};
@@ -43,6 +44,7 @@ pub(crate) struct Metrics {
     watch_last_contact: Labelled<1, Seconds>,
     refused: Labelled<1, Gauge>,
     peers: Gauge,
+    peer_ways: Labelled<2, Gauge>,
     pods: Gauge,
     nexthop_objects: Gauge,
     forward_drop_chains: Labelled<2, Gauge>,
@@ -142,6 +144,12 @@ impl Metrics {
                 None,
             ),
             peers: f.gauge("peers", "Other nodes that this one reaches"),
+            peer_ways: f.gauges(
+                "peer_ways",
+                "Other nodes by the way to their pods: vxlan, ipip, direct, or others where the route is not this agent's to make",
+                ["family", "way"],
+                None,
+            ),
             pods: f.gauge("pods", "Pods of this node that have a route"),
             nexthop_objects: f.gauge(
                 "nexthop_objects",
@@ -275,6 +283,15 @@ impl Metrics {
         set(&self.peers, peers);
     }
 
+    /// How many other nodes' pods of a family are reached in this way.
+    pub(crate) fn set_peers_by(&self, family: Family, way: Way, peers: usize) {
+        let family = match family {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        };
+        set(&self.peer_ways.with([family, way.as_str()]), peers);
+    }
+
     /// How many pods of this node have a route.
     pub(crate) fn set_pods(&self, pods: usize) {
         set(&self.pods, pods);
@@ -348,6 +365,7 @@ mod tests {
         metrics.set_watch(Resource::Nodes, &nodes);
         metrics.set_refused("address_taken", 1);
         metrics.set_peers(4999);
+        metrics.set_peers_by(Family::V4, Way::Vxlan, 4999);
         metrics.set_pods(110);
         metrics.set_nexthop_objects(true);
         metrics.set_forward_drop_chains(Firewall::Nftables, true, 1);

@@ -183,7 +183,9 @@ impl Story {
                 });
             }
             Notice::Vanished(_) => tracing::warn!("{notice}"),
-            Notice::Resolved(_) | Notice::Back(_) | Notice::Underlay { .. } => tracing::info!("{notice}"),
+            Notice::Resolved(_) | Notice::Back(_) | Notice::Underlay { .. } | Notice::LeftToOthers { .. } => {
+                tracing::info!("{notice}")
+            }
         }
     }
 
@@ -274,7 +276,7 @@ fn tell_refused(refused: &[(Key, Trouble)]) {
     for ((kind, error), (count, key)) in grouped(by_error) {
         let remedy = match kind {
             Kind::Link => {
-                "; if another device has its name, or its VNI and port, delete that one or choose others \
+                "; IPIP takes the module ipip; if another device has its name, or its VNI and port, delete that one or choose others \
                  (--vxlan-device, --vxlan-vni, --vxlan-port)"
             }
             Kind::NftTable | Kind::NftRules => {

@@ -79,7 +79,11 @@ fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
         ("ROUTELET_NODE_NAME", "$(NODE_NAME)", "the name of a Node object"),
         ("ROUTELET_API_SERVER_HOST", "https://10.0.0.1", "without scheme"),
         ("ROUTELET_API_SERVER_PORT", "0", "from 1 to 65535"),
-        ("ROUTELET_ENCAPSULATION", "ipip", "[possible values: vxlan]"),
+        (
+            "ROUTELET_ENCAPSULATION",
+            "gre",
+            "[possible values: vxlan, vxlan-cross-subnet, ipip, ipip-cross-subnet, none]",
+        ),
         ("ROUTELET_VXLAN_DEVICE", "vxlan/0", "1 to 15"),
         ("ROUTELET_VXLAN_DEVICE_V6", "", "1 to 15"),
         ("ROUTELET_VXLAN_VNI", "16777216", "from 0 to 16777215"),

@@ -154,8 +154,10 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
         let [_, vni @ ..] = vni.to_be_bytes();
         others = others.bytes(Op::IsNot, Base::Transport, VNI_OFFSET, &vni);
     }
-    add(GUARD, "another VXLAN's", others.verdict(Verdict::Return));
-    add(GUARD, "no node's", Expressions::default().verdict(Verdict::Drop));
+    if rules.vxlan {
+        add(GUARD, "another VXLAN's", others.verdict(Verdict::Return));
+        add(GUARD, "no node's", Expressions::default().verdict(Verdict::Drop));
+    }
     if rules.masquerade {
         for family in Family::ALL {
             let mut leaving =
@@ -221,7 +223,8 @@ impl Tunnel {
 
 fn tunnels(rules: &NftRules) -> impl Iterator<Item = Tunnel> {
     let port = rules.port;
-    let vxlan = Family::ALL.map(|family| Tunnel {
+    let families = Family::ALL.into_iter().filter(|_| rules.vxlan);
+    let vxlan = families.map(move |family| Tunnel {
         family,
         is_vxlan: true,
         port,
@@ -231,7 +234,7 @@ fn tunnels(rules: &NftRules) -> impl Iterator<Item = Tunnel> {
         is_vxlan: false,
         port,
     });
-    vxlan.into_iter().chain(ipip)
+    vxlan.chain(ipip)
 }
 
 /// Each of the VNIs once.
@@ -266,6 +269,8 @@ fn parse(text: &str) -> Option<NftRules> {
         port,
         "masquerade",
         masquerade,
+        "vxlan",
+        vxlan,
         "ipip",
         ipip,
     ] = words[..]
@@ -277,6 +282,7 @@ fn parse(text: &str) -> Option<NftRules> {
         vnis: parse_vnis(vni)?,
         port: port.parse().ok()?,
         masquerade: masquerade.parse().ok()?,
+        vxlan: vxlan.parse().ok()?,
         ipip: ipip.parse().ok()?,
     })
 }
@@ -464,6 +470,7 @@ mod tests {
                 vnis: PerFamily { v4, v6 },
                 port: 4789,
                 masquerade: true,
+                vxlan: true,
                 ipip: false,
             };
             assert_eq!(parse(&rules.to_string()), Some(rules));

@@ -66,7 +66,7 @@ fn the_table_knows_this_node_and_the_others() {
     };
     assert_eq!(
         rules.to_string(),
-        "interface-prefix cali vni 4096 port 4789 masquerade true ipip false"
+        "interface-prefix cali vni 4096 port 4789 masquerade true vxlan true ipip false"
     );
     assert!(world.wanted.contains_key(&Key::NftTable));
     assert_eq!(

@@ -48,8 +48,8 @@ fn a_peer_of_both_families() {
             "neighbour 10.2.0.0 dev vxlan.calico lladdr 66:b3:68:28:39:8e permanent",
             "nexthop via fd10:2:: dev vxlan-v6.calico present",
             "nexthop via 10.2.0.0 dev vxlan.calico present",
-            "route 10.2.0.0/24 via 10.2.0.0 dev vxlan.calico onlink",
-            "route fd10:2::/64 via fd10:2:: dev vxlan-v6.calico onlink",
+            "route 10.2.0.0/24 via 10.2.0.0 dev vxlan.calico",
+            "route fd10:2::/64 via fd10:2:: dev vxlan-v6.calico",
         ]
     );
     assert_eq!(world.planner.peers(), 1);
@@ -90,7 +90,7 @@ fn annotations_win() {
             "fdb 66:00:00:00:00:01 dev vxlan.calico dst 192.168.7.2",
             "neighbour 10.2.0.64 dev vxlan.calico lladdr 66:00:00:00:00:01 permanent",
             "nexthop via 10.2.0.64 dev vxlan.calico present",
-            "route 10.2.0.0/24 via 10.2.0.64 dev vxlan.calico onlink",
+            "route 10.2.0.0/24 via 10.2.0.64 dev vxlan.calico",
         ]
     );
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use routelet_model::{ClusterEvent, Host, Key, NftSet, Node, Pod, PodId};
-use routelet_planner::Settings;
+use routelet_model::{ClusterEvent, Family, Host, Key, NftSet, Node, Pod, PodId};
+use routelet_planner::{Encapsulation, Settings, Way};
 
 use crate::support::*;
 
@@ -120,6 +120,16 @@ fn any_fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
+fn any_encapsulation() -> impl Strategy<Value = Encapsulation> {
+    select(vec![
+        Encapsulation::Vxlan,
+        Encapsulation::VxlanCrossSubnet,
+        Encapsulation::Ipip,
+        Encapsulation::IpipCrossSubnet,
+        Encapsulation::None,
+    ])
+}
+
 /// What the facts add up to.
 #[derive(Default)]
 struct Cluster {
@@ -181,8 +191,9 @@ proptest! {
         allow_any_pod_address: bool,
         nexthop_objects: bool,
         masquerade: bool,
+        encapsulation in any_encapsulation(),
     ) {
-        let settings = Settings { allow_any_pod_address, nexthop_objects, ..mk_nft_settings(masquerade) };
+        let settings = Settings { allow_any_pod_address, nexthop_objects, encapsulation, ..mk_nft_settings(masquerade) };
         let mut cluster = Cluster::default();
         let mut lived = World::empty(settings.clone());
         for fact in history {
@@ -205,6 +216,10 @@ proptest! {
         prop_assert_eq!(lived.planner.missing(), fresh.planner.missing());
         prop_assert_eq!(lived.planner.peers(), fresh.planner.peers());
         prop_assert_eq!(lived.planner.pods(), fresh.planner.pods());
+        for (family, way) in Family::ALL.into_iter().flat_map(|f| Way::ALL.map(|way| (f, way))) {
+            let count = |world: &World| world.planner.peers_by(family, way);
+            prop_assert_eq!(count(&lived), count(&fresh), "{} {}", family, way);
+        }
     }
 }
 

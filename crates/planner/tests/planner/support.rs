@@ -6,7 +6,7 @@ use routelet_model::{
     ClusterEvent, Host, HostLink, IfName, Key, Node, NodeAddress, NodeAddressKind, Object, PerFamily, Pod,
     PodId, Resource, RouteTarget,
 };
-use routelet_planner::{NftSettings, Notice, Plan, Planner, Reason, Settings, VxlanSettings};
+use routelet_planner::{Encapsulation, NftSettings, Notice, Plan, Planner, Reason, Settings, VxlanSettings};
 
 pub(crate) const OWN: &str = "node-a";
 
@@ -17,6 +17,8 @@ pub(crate) fn ifname(name: &str) -> IfName {
 pub(crate) fn mk_settings() -> Settings {
     Settings {
         node_name: OWN.to_owned(),
+        encapsulation: Encapsulation::Vxlan,
+        ipip_device: "tunl0".parse().unwrap(),
         vxlan: VxlanSettings {
             device: PerFamily {
                 v4: ifname("vxlan.calico"),

@@ -373,6 +373,7 @@ pub(crate) fn nft_table() -> [(Key, Object); 4] {
         vnis: PerFamily { v4: 4096, v6: 4096 },
         port: 4789,
         masquerade: true,
+        vxlan: true,
         ipip: false,
     };
     let element = |set, text| (Key::nft_element(set, net(text)), Object::NftElement);

@@ -56,10 +56,14 @@ pub(crate) struct MarkArgs {
 
 impl MarkArgs {
     /// What the kernel is opened with; the buffer for its notifications is in bytes.
-    pub(crate) fn kernel_config(&self, receive_buffer: u32) -> routelet_netlink::Config {
+    pub(crate) fn kernel_config(
+        &self,
+        devices: Vec<IfName>,
+        receive_buffer: u32,
+    ) -> routelet_netlink::Config {
         routelet_netlink::Config {
             protocol: self.route_protocol,
-            devices: vec![self.vxlan_device, self.vxlan_device_v6],
+            devices,
             interface_prefix: self.interface_prefix.clone(),
             nft_table: self.nft_table.clone(),
             receive_buffer: usize::try_from(receive_buffer).unwrap_or(usize::MAX),

@@ -158,7 +158,7 @@ fn an_error_names_flag_value_and_what_is_allowed() {
             "'a-name-of-sixteen'",
             "1 to 15",
         ),
-        ("--encapsulation=ipip", "'ipip'", "vxlan"),
+        ("--encapsulation=gre", "'gre'", "vxlan-cross-subnet"),
         ("--nexthop-objects=on", "'on'", "auto, off"),
         ("--audit-interval=60", "'60'", "60s"),
         ("--admin-address=9099", "'9099'", "127.0.0.1:9099"),

@@ -200,6 +200,7 @@ impl Stage {
             vnis: PerFamily { v4: 4096, v6: 4096 },
             port: 4789,
             masquerade: true,
+            vxlan: true,
             ipip: false,
         };
         wanted.insert(Key::NftTable, Object::NftTable);

@@ -32,7 +32,7 @@ pub(crate) fn show(screen: &mut Screen, world: &mut World) -> Result<()> {
         let device = match state.get(&Key::Link(row.name)) {
             Some(Object::Link(link)) => match &link.kind {
                 LinkKind::Vxlan(device) => Some(device),
-                LinkKind::Veth | LinkKind::Other => None,
+                LinkKind::Ipip { .. } | LinkKind::Veth | LinkKind::Other => None,
             },
             _ => None,
         };
