@@ -174,7 +174,9 @@ fn address(frame: &Frame<'_>, view: &View, host: &mut HostWatch, hints: &mut Vec
 
 fn neighbour(frame: &Frame<'_>, view: &View, hints: &mut Vec<Hint>) -> Result<(), Error> {
     let seen = SeenNeighbour::read(frame.payload, &view.links)?;
-    let Some(seen) = seen.filter(|seen| view.is_device(seen.link)) else {
+    // What rtnetlink says of an FDB entry, the driver has said, and better. Who replaces one of ours by one without a
+    // destination is found out by the next audit.
+    let Some(seen) = seen.filter(|seen| seen.has_destination && view.is_device(seen.link)) else {
         return Ok(());
     };
     hints.push(match seen.object {
@@ -227,6 +229,39 @@ mod tests {
         let family = prop_oneof![Just(0u8), Just(2), Just(7), Just(10), any::<u8>()];
         let rest = proptest::collection::vec(prop_oneof![0u8..4, Just(254), Just(80), any::<u8>()], 0..16);
         (family, rest).prop_map(|(family, rest)| [vec![family], rest].concat())
+    }
+
+    /// As Linux 6.1 tells of a new entry: first the driver, then rtnetlink.
+    #[test]
+    fn what_rtnetlink_says_of_an_fdb_entry_is_no_news() {
+        let head = [7, 0, 0, 0, 2, 0, 0, 0, 128, 0, 2, 0];
+        let mac = [10, 0, 2, 0, 102, 9, 209, 203, 80, 79, 0, 0];
+        let destination = [8, 0, 1, 0, 172, 30, 128, 1];
+        let hints = |kind, attributes: &[u8]| {
+            let payload = [&head[..], attributes].concat();
+            let (flags, sequence) = (0, 0);
+            let frame = Frame {
+                kind,
+                flags,
+                sequence,
+                payload: &payload,
+            };
+            let mut hints = Vec::new();
+            read(&frame, &mut view(), &mut HostWatch::default(), &mut hints).unwrap();
+            hints
+        };
+        let full = [mac.as_slice(), &destination].concat();
+        assert!(
+            matches!(hints(libc::RTM_NEWNEIGH, &full)[..], [Hint::Seen(Key::Fdb { .. }, Object::Fdb(to))]
+                if to == std::net::IpAddr::from([172, 30, 128, 1]))
+        );
+        assert!(matches!(
+            hints(libc::RTM_DELNEIGH, &full)[..],
+            [Hint::Gone(Key::Fdb { .. })]
+        ));
+        for kind in [libc::RTM_NEWNEIGH, libc::RTM_DELNEIGH] {
+            assert!(hints(kind, &mac).is_empty());
+        }
     }
 
     proptest! {

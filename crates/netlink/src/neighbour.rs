@@ -23,6 +23,9 @@ const NDA_NH_ID: u16 = 13;
 pub(crate) struct SeenNeighbour {
     pub(crate) link: IfName,
     pub(crate) key: Key,
+    /// Whether the message says what the key leads to. Of an FDB entry, kernels before 6.14 tell twice: the device's driver,
+    /// and then rtnetlink, which does not know where the entry leads.
+    pub(crate) has_destination: bool,
     /// `None` where there is nothing that counts: a neighbour that is not permanent comes and goes by itself.
     pub(crate) object: Option<Object>,
 }
@@ -55,6 +58,7 @@ impl SeenNeighbour {
                 Self {
                     link,
                     key: Key::Fdb { link, mac },
+                    has_destination: destination.is_some(),
                     object: Some(object),
                 }
             }),
@@ -63,6 +67,7 @@ impl SeenNeighbour {
                 Self {
                     link,
                     key: Key::Neighbour { link, address },
+                    has_destination: true,
                     object,
                 }
             }),
