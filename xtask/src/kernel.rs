@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(1500);
 const MODULES: &str = "veth vxlan ipip dummy bridge br_netfilter ifb sch_netem nf_tables nft_masq nft_nat nft_ct \
                        nft_fib_inet nf_conntrack nf_conntrack_netlink xt_conntrack xt_comment";
 
+/// Of these, a test that finds them lacking is not skipped but fails.
+const FEATURES: &str = "ipip";
+
 /// Variables that the tests in the virtual machine see as they are here.
 const VARIABLES: [&str; 4] = [
     "ROUTELET_NO_SKIP",
@@ -86,6 +89,7 @@ fn test_on(series: &str, programs: &[Program], arguments: &[String]) -> Result<V
 fn environment(arguments: &[String]) -> Result<String> {
     let mut lines = format!("MODULES='{MODULES}'\nLIMIT={}\n", PROGRAM_LIMIT.as_secs());
     lines += &format!("ARGUMENTS={}\n", quoted(&arguments.join(" ")));
+    lines += &format!("export ROUTELET_KERNEL_HAS={FEATURES}\n");
     for name in VARIABLES {
         if let Some(value) = std::env::var_os(name) {
             let value = value.to_str().with_context(|| format!("{name} is no text"))?;
