@@ -33,6 +33,15 @@ const LOOSE: u32 = 2;
 /// The smallest MTU of a link with IPv6, in bytes (RFC 8200, section 5). On a smaller one the kernel has none.
 const MTU_AT_LEAST_V6: u32 = 1280;
 
+/// What a node's pods are given by the CNI plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// The node's pod subnets of the families that the MTU allows for, in the API's order.
+    pub subnets: Vec<IpNet>,
+    /// MTU in bytes that suits all of these families.
+    pub mtu: u32,
+}
+
 /// How this node is on the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Underlay {
@@ -86,15 +95,28 @@ impl Facts {
                 .any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
     }
 
-    /// The MTU that suits all of the families in use, in bytes.
-    pub(crate) fn pod_mtu(&self, settings: &Settings) -> Option<u32> {
-        let in_use = Family::ALL
-            .into_iter()
-            .filter(|family| pod_subnets(&self.node, *family).next().is_some());
-        in_use
-            .filter_map(|family| Some((family, (*self.underlay.get(family))?)))
-            .map(|(family, underlay)| underlay.mtu(settings, family))
-            .min()
+    /// What pods are given addresses from, and the MTU that suits it. Nothing as long as no family can be used.
+    pub(crate) fn pod_network(&self, settings: &Settings) -> Option<PodNetwork> {
+        let of = |families: &[Family]| {
+            let in_use = families
+                .iter()
+                .filter(|family| pod_subnets(&self.node, **family).next().is_some());
+            let mtus =
+                in_use.filter_map(|family| Some((*self.underlay.get(*family))?.mtu(settings, *family)));
+            let subnets = self.node.pod_subnets.iter().copied();
+            Some(PodNetwork {
+                mtu: mtus.min()?,
+                subnets: subnets
+                    .filter(|subnet| families.contains(&Family::of_net(*subnet)))
+                    .collect(),
+            })
+        };
+        let both = of(&Family::ALL)?;
+        // The kernel has no IPv6 on a link with less, so a pod that must have it could not be made at all.
+        match both.mtu < MTU_AT_LEAST_V6 {
+            true => of(&[Family::V4]),
+            false => Some(both),
+        }
     }
 
     /// Whether nothing that peers or pods depend on differs.
@@ -294,7 +316,7 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
 fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted) {
     let message = format!(
         "{} leaves {mtu} bytes for the IPv6 pods of node {}, and IPv6 needs {MTU_AT_LEAST_V6}: they reach no other \
-         node until its MTU ({}) is raised, or --mtu",
+         node, and the CNI configuration leaves IPv6 out, until its MTU ({}) is raised, or --mtu",
         underlay.parent, facts.node.name, underlay.parent_mtu
     );
     wanted.refuse(facts.node.as_ref(), Reason::MtuTooSmall, message);

@@ -7,7 +7,7 @@ use routelet_model::{ClusterEvent, Family, Host, Node, Pod, PodId, Resource};
 use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
-use crate::own::{self, Own};
+use crate::own::{self, Own, PodNetwork};
 use crate::peers;
 use crate::pods::Pods;
 use crate::vtep::made_usable;
@@ -111,9 +111,9 @@ impl Planner {
         self.own.facts().map(|facts| facts.node.as_ref())
     }
 
-    /// The MTU for this node's pods in bytes: the least of its VXLAN devices'.
-    pub fn pod_mtu(&self) -> Option<u32> {
-        self.own.facts()?.pod_mtu(&self.settings)
+    /// What this node's pods are to be given; nothing as long as its own facts are unknown, or leave no family usable.
+    pub fn pod_network(&self) -> Option<PodNetwork> {
+        self.own.facts()?.pod_network(&self.settings)
     }
 
     /// How many other Nodes have pod subnets, refused or not.

@@ -95,10 +95,10 @@ impl Installation {
     /// Looks and writes where something has changed; returns when there will be more to do, if that is known. To be
     /// called when the node's network is ready, for from then on the runtime starts pods.
     pub(crate) fn follow(&mut self, planner: &Planner, now: Instant) -> Option<Instant> {
-        let (node, mtu) = (planner.own_node()?, planner.pod_mtu()?);
-        if mtu != self.conflist.mtu || node.pod_subnets != self.conflist.subnets {
-            self.conflist.mtu = mtu;
-            self.conflist.subnets.clone_from(&node.pod_subnets);
+        let pods = planner.pod_network()?;
+        if pods.mtu != self.conflist.mtu || pods.subnets != self.conflist.subnets {
+            self.conflist.mtu = pods.mtu;
+            self.conflist.subnets = pods.subnets;
             self.told.send_replace(Some(self.conflist.clone()));
             self.look_at = Some(now);
         }

@@ -82,7 +82,8 @@ fn each_encapsulation_has_its_ways_devices_and_mtu() {
         let mut links: Vec<String> = links.iter().map(|link| (*link).to_owned()).collect();
         links.sort();
         assert_eq!(found, links, "{encapsulation:?}");
-        assert_eq!(world.planner.pod_mtu(), Some(mtu), "{encapsulation:?}");
+        let pods = world.planner.pod_network().unwrap();
+        assert_eq!((pods.mtu, pods.subnets.len()), (mtu, 2), "{encapsulation:?}");
         let neighbours = world
             .wanted
             .keys()

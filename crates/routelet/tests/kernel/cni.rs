@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use routelet_lab::{TempDir, wait};
+use routelet_model::Family;
 use serde_json::Value;
 
 use crate::stage::{NO_AUDIT, Stage};
@@ -61,6 +62,19 @@ impl Directories {
         self.plugins()?[0]["mtu"].as_u64()
     }
 
+    #[track_caller]
+    fn wait_subnets(&self, subnets: &[&str]) {
+        let ranges: Vec<Value> = subnets
+            .iter()
+            .map(|subnet| serde_json::json!([{"subnet": subnet}]))
+            .collect();
+        let right = || {
+            let plugins = self.plugins();
+            plugins.is_some_and(|plugins| plugins[0]["ipam"]["ranges"] == Value::Array(ranges.clone()))
+        };
+        wait::until(wait::LONG, &format!("the ranges {ranges:?}"), right).unwrap();
+    }
+
     fn wait_mtu(&self, mtu: u64) {
         let what = format!("the configuration to say mtu {mtu}");
         wait::until(wait::LONG, &what, || self.mtu() == Some(mtu)).unwrap();
@@ -96,9 +110,7 @@ fn identity(path: &Path) -> (u64, i64, i64) {
 #[test]
 fn plugin_and_configuration_come_when_the_network_is_ready_and_not_before() {
     let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
-    let address = stage.cluster.nodes()[0]
-        .node
-        .address_with_prefix(routelet_model::Family::V4);
+    let address = stage.cluster.nodes()[0].node.address_with_prefix(Family::V4);
     let mut setup = stage.setup();
     setup.delete_address(ETH0, address).unwrap();
     // The API is reached by another address meanwhile.
@@ -189,6 +201,39 @@ fn the_configuration_follows_the_underlays_mtu() {
         directories.wait_mtu(u64::from(underlay) - 50);
     }
     expect_written(&mut stage, 3);
+}
+
+#[test]
+fn the_configuration_follows_the_nodes_pod_subnets() {
+    let (mut stage, directories) = installed();
+    let both = [Family::V4, Family::V6];
+    let object = stage.cluster.node_object_of(0, &both, &both).build();
+    let subnets = both.map(|family| stage.cluster.nodes()[0].subnet_of(family).to_string());
+    // A Node's subnets are set once: other ones come with another Node object.
+    stage.cluster.api().delete(&object).unwrap();
+    stage.cluster.api().apply(&object).unwrap();
+    directories.wait_subnets(&[subnets[0].as_str(), subnets[1].as_str()]);
+    assert_eq!(directories.mtu(), Some(1430), "IPv6 takes more");
+
+    // IPv6 needs 1280 bytes. A pod that must have an IPv6 address could not start at all.
+    let set_mtu = |stage: &Stage, mtu| {
+        let node = &stage.cluster.nodes()[0].node;
+        stage.cluster.lab().set_underlay_mtu(node, mtu).unwrap();
+    };
+    set_mtu(&stage, 1340);
+    directories.wait_subnets(&[subnets[0].as_str()]);
+    directories.wait_mtu(1290);
+    stage.agent().wait_log("IPv6 needs 1280", wait::LONG).unwrap();
+    set_mtu(&stage, 1500);
+    directories.wait_subnets(&[subnets[0].as_str(), subnets[1].as_str()]);
+    directories.wait_mtu(1430);
+
+    let others = ["10.244.77.0/24", "fd00:244:77::/64"];
+    let other = stage.cluster.node_object_of(0, &both, &both).pod_cidrs(others);
+    let other = other.build();
+    stage.cluster.api().delete(&other).unwrap();
+    stage.cluster.api().apply(&other).unwrap();
+    directories.wait_subnets(&others);
 }
 
 #[test]
