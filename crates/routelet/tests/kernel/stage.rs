@@ -40,7 +40,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// A node without an agent.
     pub(crate) fn without_agent(peers: u8) -> Self {
-        let mut cluster = Cluster::new(Backend::from_env().unwrap()).unwrap();
+        Self::without_agent_on(Backend::from_env().unwrap(), peers)
+    }
+
+    /// The same, on one of the APIs.
+    pub(crate) fn without_agent_on(backend: Backend, peers: u8) -> Self {
+        let mut cluster = Cluster::new(backend).unwrap();
         cluster.add_node().unwrap();
         let mut stage = Self {
             cluster,
