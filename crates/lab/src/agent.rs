@@ -242,11 +242,13 @@ mod tests {
         let mut agent = script(&node, &directory, WAIT_FOR_TERM);
         let told = agent.wait_log("run", wait::LONG).unwrap();
         let socket = agent.socket().display().to_string();
+        let saved = agent.directory.path().join(SAVED_SYSCTLS);
         assert_eq!(
             told,
             format!(
                 "run --node-name node-1 --kubeconfig /tmp/kubeconfig --admin-address 127.0.0.1:9099 \
-                 --admin-socket {socket} --mtu 1400"
+                 --admin-socket {socket} --saved-sysctls {} --mtu 1400",
+                saved.display()
             )
         );
         assert!(agent.resident_bytes().unwrap() > 0);
