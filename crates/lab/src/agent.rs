@@ -115,7 +115,13 @@ impl Agent {
             );
             Ok(())
         });
-        ready.map_err(|error| self.process.explain(error))
+        ready.map_err(|error| {
+            if !self.process.is_running() {
+                // What it wrote at its end may still be on the way.
+                let _ = self.process.wait_exit(wait::LONG);
+            }
+            self.process.explain(error)
+        })
     }
 
     /// Gets a path of its admin address.
