@@ -39,6 +39,8 @@ impl Story {
 
     /// What the reconciler did.
     pub(crate) fn reconciled(&mut self, report: Report) {
+        // Who sees a repair counted finds its operations counted as well.
+        self.count(&report);
         self.repaired(&report.repairs);
         tell_refused(&report.refused);
         let by_kind = report
@@ -97,7 +99,6 @@ impl Story {
                  may lead to new ones until they time out"
             );
         }
-        self.count(&report);
     }
 
     fn count(&mut self, report: &Report) {
