@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use routelet_model::{Family, IfName, Key, Kind, LinkKind, Object, RouteTarget};
 use routelet_netlink::{Error, Operation, Verb};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backoff::Repair;
 use crate::ownership::pod_route_link;
@@ -416,8 +416,30 @@ impl<K: Kernel> Reconciler<K> {
         if let Err(error) = dump {
             self.report.failed_reads.push((Kind::Route, error.to_string()));
         }
+        if blocked.is_empty() {
+            return;
+        }
+        let mut others = FxHashMap::default();
+        let read = self.kernel.dump_others(&mut |key, object| {
+            if blocked.contains(&key) {
+                others.entry(key).or_insert(object);
+            }
+        });
+        if let Err(error) = &read {
+            self.report.failed_reads.push((Kind::Route, error.to_string()));
+        }
         for key in blocked {
-            let found = Object::Foreign { protocol: 0 };
+            let found = match others.remove(&key) {
+                Some(found) => found,
+                // It went before it was looked at. Where that seems to happen again and again, something stands there
+                // that no dump shows.
+                None if read.is_ok() && self.vanished.insert(key) => {
+                    self.table.edit(key, |slot| slot.actual = None);
+                    continue;
+                }
+                None => Object::Foreign { protocol: 0 },
+            };
+            self.vanished.remove(&key);
             self.table.edit(key, |slot| {
                 slot.actual = Some(found.clone());
                 slot.crowded = true;

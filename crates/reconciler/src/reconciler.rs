@@ -50,6 +50,8 @@ pub struct Reconciler<K> {
     pub(crate) others_unknown: bool,
     /// Whether someone else's routes that serve in place of ours may have gone, with a link and without a word.
     pub(crate) others_in_doubt: bool,
+    /// Keys of routes that could not be made because something stood there which was gone when it was looked at.
+    pub(crate) vanished: FxHashSet<Key>,
     /// Whether notifications were lost since the last full comparison.
     pub(crate) lost: bool,
     /// Whether the host's own links or addresses have changed since they were last read.
@@ -97,6 +99,7 @@ impl<K: Kernel> Reconciler<K> {
             gone: FxHashSet::default(),
             others_unknown: true,
             others_in_doubt: false,
+            vanished: FxHashSet::default(),
             lost: false,
             host_changed: true,
             host_again_at: None,
@@ -157,6 +160,7 @@ impl<K: Kernel> Reconciler<K> {
         self.resync_at = Some(now);
         self.others_in_doubt = true;
         self.backoff.prune(now);
+        self.vanished.clear();
         self.table.shrink();
         let Self { waiting, table, .. } = self;
         waiting.retain(|_, keys| {
