@@ -77,7 +77,19 @@ impl Error {
 
     /// Whether the link that the object is on is away or down: wait for the link, a retry alone is of no use.
     pub fn is_missing_link(&self) -> bool {
-        matches!(self, Self::NoSuchLink(_)) || matches!(self.errno(), Some(libc::ENODEV | libc::ENETDOWN))
+        // Of a nexthop's link, the kernel says it by text alone.
+        matches!(self, Self::NoSuchLink(_))
+            || matches!(self.errno(), Some(libc::ENODEV | libc::ENETDOWN))
+            || self.is_refused_as("Invalid device index")
+    }
+
+    /// Whether the nexthop object that a route is to use has gone.
+    pub fn is_missing_nexthop(&self) -> bool {
+        matches!(self, Self::NoSuchNexthop { .. }) || self.is_refused_as("Nexthop id does not exist")
+    }
+
+    fn is_refused_as(&self, text: &str) -> bool {
+        matches!(self, Self::Refused { errno: libc::EINVAL, message: Some(message) } if message == text)
     }
 
     /// An I/O error on `what`.

@@ -456,7 +456,8 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Plans what comes after a failure.
     fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
-        let passing = error.is_missing_link() || matches!(error, Error::NoNftTable);
+        let passing =
+            error.is_missing_link() || error.is_missing_nexthop() || matches!(error, Error::NoNftTable);
         let again = self.backoff.attempts(&key) > 0;
         // A link that goes takes what is on it along, and tells of itself last.
         if matches!(error, Error::NoNftTable) {

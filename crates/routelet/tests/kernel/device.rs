@@ -119,10 +119,10 @@ fn a_device_of_another_kind_in_its_place_is_left_and_told() {
         .on_link(DEVICE.parse().unwrap());
     let line = stage
         .agent()
-        .wait_log("the kernel refused it", wait::LONG)
+        .wait_log(&format!("object=link {DEVICE}"), wait::LONG)
         .unwrap();
     assert!(
-        line.contains(&format!("object=link {DEVICE}")) && line.contains("--vxlan-device"),
+        line.contains("the kernel refused it") && line.contains("--vxlan-device"),
         "{line}"
     );
     stage.wait_noticed();
