@@ -12,34 +12,8 @@ use std::process::{Command, ExitStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use routelet_lab::process::Process;
-use routelet_lab::{Lab, TempDir, wait};
+use routelet_lab::{TempDir, wait};
 use routelet_netlink::Netns;
-
-/// Names a file; once it is there, the victim panics.
-const PANIC: &str = "ROUTELET_TEST_PANIC";
-
-/// What the other tests start and end: a lab with a process in a node.
-#[test]
-#[ignore = "started by the other tests"]
-fn victim() {
-    let lab = Lab::new().unwrap();
-    let node = lab.node("node-1").unwrap();
-    let _pod = node.pod("web", &["10.244.1.2".parse().unwrap()]).unwrap();
-    let directory = TempDir::new().unwrap();
-    let mut command = Command::new("sleep");
-    command.arg("1000");
-    let child = Process::start("sleep", node.netns(), command).unwrap();
-    let inode = std::fs::read_link(format!("/proc/{}/ns/net", child.pid())).unwrap();
-    println!(
-        "victim: {} {} {}",
-        child.pid(),
-        inode.display(),
-        directory.path().display()
-    );
-    let panic = std::env::var_os(PANIC).unwrap();
-    wait::until(wait::LONG, "the end", || Path::new(&panic).exists()).unwrap();
-    panic!("as it was told");
-}
 
 fn in_use(netns: &str) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -53,13 +27,11 @@ fn in_use(netns: &str) -> bool {
 fn ended(end: impl FnOnce(&Process, &Path)) -> (ExitStatus, bool) {
     let ours = TempDir::new().unwrap();
     let panic = ours.path().join("panic");
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "victim", "--ignored", "--nocapture"]);
-    command.env(PANIC, &panic);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab-victim"));
+    command.arg(&panic);
     let mut victim = Process::start("the victim", &Netns::current().unwrap(), command).unwrap();
-    // The test harness may write the test's name before it, on the same line.
     let line = victim.wait_log("victim: ", wait::LONG).unwrap();
-    let (_, told) = line.rsplit_once("victim: ").unwrap();
+    let told = line.strip_prefix("victim: ").unwrap();
     let [pid, netns, directory] = told.split(' ').collect::<Vec<_>>().try_into().unwrap();
     assert!(in_use(netns) && Path::new(directory).exists());
 

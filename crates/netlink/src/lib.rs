@@ -10,6 +10,7 @@ mod batch;
 mod conntrack;
 mod directories;
 mod dump;
+mod dump_answer;
 mod error;
 pub mod ethtool;
 mod extack;

@@ -200,8 +200,9 @@ pub(crate) fn create_vxlan(name: IfName, link: &Link, vxlan: &Vxlan, parent: Opt
     with_settings(builder, link, link.mac).build()
 }
 
-/// Makes a device of a kind, and says no more of it: an IPIP device is then one without end points. Where its module is not loaded, the request loads it, and with it comes one
-/// of the kernel's own, `tunl0`, which is in the way of this and does as well.
+/// Makes a device of a kind, and says no more of it: an IPIP device is then one without end points. Where its module is
+/// not loaded, the request loads it, and with it comes one of the kernel's own, `tunl0`, which is in the way of this and
+/// does as well.
 pub(crate) fn create(name: &str, kind: InfoKind) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes = vec![

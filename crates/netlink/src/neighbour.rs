@@ -23,8 +23,8 @@ const NDA_NH_ID: u16 = 13;
 pub(crate) struct SeenNeighbour {
     pub(crate) link: IfName,
     pub(crate) key: Key,
-    /// Whether the message says what the key leads to. Of an FDB entry, kernels before 6.14 tell twice: the device's driver,
-    /// and then rtnetlink, which does not know where the entry leads.
+    /// Whether the message says what the key leads to. Of an FDB entry, kernels as old as 6.1 tell twice: the device's
+    /// driver, and then rtnetlink, which does not know where the entry leads.
     pub(crate) has_destination: bool,
     /// `None` where there is nothing that counts: a neighbour that is not permanent comes and goes by itself.
     pub(crate) object: Option<Object>,

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
     clear_kernel(args, devices, kernel)?;
     close_firewalls()?;
     saved_sysctls::restore(&args.marks.saved_sysctls)?;
+    remove(&args.marks.saved_sysctls)?;
     let plugin = args.files.cni_bin_dir.join(PLUGIN);
     if pods_left == 0 {
         remove(&plugin)?;

@@ -1,7 +1,7 @@
 //! The host's own settings as they were before the agent changed them: noted in a file, set back by `routelet cleanup`.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
@@ -43,7 +43,7 @@ fn try_save(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets back what differs from what was noted, and removes the file.
+/// Sets back what differs from what was noted.
 pub(crate) fn restore(file: &Path) -> anyhow::Result<()> {
     let text = match fs::read_to_string(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -65,7 +65,7 @@ pub(crate) fn restore(file: &Path) -> anyhow::Result<()> {
             tracing::info!("set {setting} back to {value}");
         }
     }
-    remove_file(file).with_context(|| format!("cannot remove {}", file.display()))
+    Ok(())
 }
 
 fn read_line(line: &str) -> Option<(Sysctl, u32)> {
@@ -75,11 +75,4 @@ fn read_line(line: &str) -> Option<(Sysctl, u32)> {
         settings.find(|setting| setting.path() == name)?,
         value.parse().ok()?,
     ))
-}
-
-fn remove_file(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }
