@@ -75,14 +75,18 @@ impl Planner {
             ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
-                let node = Arc::new(made_usable(node));
+                let node = Arc::new(made_usable(node, &self.settings));
                 self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
                 self.follow_own(self.own.with_node(None, &name), plan);
             }
             ClusterEvent::NodeApplied(node) => {
-                self.follow_node(node.name.clone(), Some(Arc::new(made_usable(node))), plan);
+                self.follow_node(
+                    node.name.clone(),
+                    Some(Arc::new(made_usable(node, &self.settings))),
+                    plan,
+                );
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
