@@ -90,7 +90,7 @@ impl Planner {
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
-            ClusterEvent::Synced(Resource::Nodes) => self.nodes_synced = true,
+            ClusterEvent::Synced(Resource::Nodes) => self.follow_all_nodes_told(plan),
         }
     }
 
@@ -186,6 +186,14 @@ impl Planner {
         });
     }
 
+    fn follow_all_nodes_told(&mut self, plan: &mut Plan) {
+        let touched = Touched {
+            own: !self.nodes_synced,
+            ..Touched::default()
+        };
+        self.step(&touched, plan, |planner| planner.nodes_synced = true);
+    }
+
     fn follow_own(&mut self, next: Own, plan: &mut Plan) {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
         let touched = match (self.own.facts(), next.facts()) {
@@ -252,6 +260,7 @@ impl Planner {
             settings: &self.settings,
             own: self.own.facts(),
             claims: &self.claims,
+            all_nodes: self.nodes_synced,
         };
         if touched.own {
             own::want(&known, &mut wanted);
