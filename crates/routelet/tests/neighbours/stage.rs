@@ -69,6 +69,7 @@ impl Stage {
         let agent = self.cluster.node(index).agent().unwrap();
         assert!(agent.stop().unwrap().success());
         self.cluster.node(index).agent = None;
+        // As docs/from-calico.md and docs/from-flannel.md say.
         run(self.node(index), "nft delete table inet routelet");
     }
 }
