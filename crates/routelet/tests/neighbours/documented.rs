@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use routelet_lab::Ping;
-use routelet_model::Family;
+use routelet_lab::{Ping, wait};
+use routelet_model::{Family, host_prefix, vtep_mac};
 
 use crate::network::{Network, run};
 use crate::stage::{Stage, works};
@@ -102,15 +102,31 @@ fn the_annotations_may_go_after_the_move() {
             let plain = stage.cluster.node_object_of(index, &Family::ALL, &Family::ALL);
             stage.cluster.api().apply(&plain.build()).unwrap();
         }
+        for (index, other) in [(0, 1), (1, 0)] {
+            for family in Family::ALL {
+                wait::until(wait::LONG, "what follows from the names", || {
+                    is_derived(&stage, index, other, family)
+                })
+                .unwrap();
+            }
+        }
         for family in Family::ALL {
-            let gateway = stage.cluster.nodes()[1].subnet_of(family);
-            let route = || stage.view(0).route(gateway).unwrap().gateway;
-            routelet_lab::wait::until(routelet_lab::wait::LONG, "the derived tunnel address", || {
-                route() == Some(gateway.network())
-            })
-            .unwrap();
             works("without annotations", &a.netns, b.address(family));
             works("and back", &b.netns, a.address(family));
         }
     }
+}
+
+/// Whether a node's own VTEP, and what it knows of the other's, follow from names and pod subnets.
+fn is_derived(stage: &Stage, index: usize, other: usize, family: Family) -> bool {
+    let nodes = stage.cluster.nodes();
+    let (view, device) = (stage.view(index), stage.network.device(family));
+    let mac = |index: usize| vtep_mac(nodes[index].node.name(), family);
+    let subnet = nodes[other].subnet_of(family);
+    let gateway = view.route(subnet).and_then(|route| route.gateway);
+    view.link(device).and_then(|link| link.mac) == Some(mac(index))
+        && view.has_address(device, host_prefix(nodes[index].subnet_of(family).network()))
+        && view.fdb_remote(device, mac(other)) == Some(nodes[other].node.address(family))
+        && gateway == Some(subnet.network())
+        && view.neighbour(device, subnet.network()).and_then(|row| row.mac) == Some(mac(other))
 }
