@@ -4,6 +4,7 @@
 //! a [`ClusterEvent`] for each change that counts, [`Status`] says how the watches stand, and [`events`] is the
 //! way back: Kubernetes Events about Nodes and Pods. Nothing here knows the kernel.
 
+mod annotations;
 mod backoff;
 mod client;
 mod convert;
