@@ -4,6 +4,7 @@ mod image;
 mod kernel;
 mod manifests;
 mod run;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,10 @@ enum Chore {
         /// Debian. May be given several times.
         #[arg(long)]
         kernel: Vec<String>,
+        /// A commit whose agent the present one is to replace, node by node, under traffic, and be replaced by again.
+        /// Runs the tests of upgrades and no others.
+        #[arg(long, conflicts_with_all = ["kernel", "arguments"], value_name = "COMMIT")]
+        upgrade_from: Option<String>,
         /// Arguments for `cargo test`, such as `-p routelet-planner`; none for the whole workspace.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -66,7 +71,13 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo { arguments } => release_program("demo", &arguments),
         Chore::Bench { arguments } => release_program("bench", &arguments),
-        Chore::Test { kernel, arguments } => test(&kernel, arguments),
+        Chore::Test {
+            upgrade_from: Some(commit),
+            ..
+        } => upgrade::test(&commit),
+        Chore::Test {
+            kernel, arguments, ..
+        } => test(&kernel, arguments),
         Chore::Image(args) => image::image(&args),
         Chore::Manifests(args) => manifests::manifests(&args),
     }
@@ -74,17 +85,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
 
 /// Runs `cargo test`, as root or in a user namespace, and tells at the end which tests could not run here.
 fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
-    // The agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
-    cargo(&[
-        "build",
-        "--package",
-        "routelet",
-        "--package",
-        "routelet-cni",
-        "--package",
-        "routelet-lab",
-        "--bins",
-    ])?;
+    build_programs()?;
     if !kernels.is_empty() {
         return kernel::test(kernels, &arguments);
     }
@@ -108,4 +109,18 @@ fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
     }
     run::complain(&format!("{} skipped", reasons.lines().count()));
     Ok(code)
+}
+
+/// Builds the agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
+fn build_programs() -> Result<()> {
+    cargo(&[
+        "build",
+        "--package",
+        "routelet",
+        "--package",
+        "routelet-cni",
+        "--package",
+        "routelet-lab",
+        "--bins",
+    ])
 }

@@ -4,13 +4,10 @@
 
 use std::process::Command;
 
-use routelet_lab::{KernelView, skip};
-use routelet_netlink::inspect::{LinkRow, NexthopRow, RouteRow};
+use routelet_lab::skip;
 
-use crate::support::World;
+use crate::support::{World, state};
 
-/// The agent's routing protocol number.
-const OURS: u8 = 80;
 const FIRST_LAYOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upgrade/first-layout.sh");
 
 /// Lays down the first version's objects on the first node.
@@ -22,46 +19,6 @@ fn lay_down(world: &World) {
     let output = output.unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
-}
-
-/// What a node's kernel holds that is the agent's, but for nexthops' ids, links' indices and what the kernel adds by itself.
-fn state(view: &KernelView) -> Vec<String> {
-    let mut lines = Vec::new();
-    for link in view.links.iter().filter(|link| link.kind == "vxlan") {
-        lines.push(
-            LinkRow {
-                index: 0,
-                ..link.clone()
-            }
-            .to_string(),
-        );
-        let addresses = view.addresses.iter().filter(|row| row.link == link.name);
-        lines.extend(
-            addresses
-                .map(ToString::to_string)
-                .filter(|line| !line.starts_with("fe80:")),
-        );
-    }
-    for route in view.routes.iter().filter(|route| route.protocol == OURS) {
-        let nexthop = route.nexthop.map(|_| 0);
-        lines.push(RouteRow { nexthop, ..*route }.to_string());
-    }
-    lines.extend(
-        view.nexthops
-            .iter()
-            .map(|row| NexthopRow { id: 0, ..*row }.to_string()),
-    );
-    let neighbours = view.neighbours.iter().filter(|row| row.protocol == OURS);
-    lines.extend(neighbours.map(ToString::to_string));
-    for row in &view.fdb {
-        // Not their state: the program bridge marks what it adds in one more way as lasting.
-        lines.extend(
-            row.remote
-                .map(|remote| format!("{} dev {} dst {remote}", row.mac, row.link)),
-        );
-    }
-    lines.sort();
-    lines
 }
 
 fn can_lay_down() -> bool {

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod earlier;
 mod layout;
 mod rolling;
 mod settings;

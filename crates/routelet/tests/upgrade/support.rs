@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use routelet_lab::{Backend, Cluster, KernelView, Ping, Pinger, Pod, wait};
 use routelet_model::Family;
+use routelet_netlink::inspect::{LinkRow, NexthopRow, RouteRow};
 
+/// The agent's routing protocol number.
+const OURS: u8 = 80;
 /// Between two requests of each ping.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Replies to wait for before the next thing happens to an agent.
@@ -121,4 +124,44 @@ impl Flows {
             assert!(report.lost.is_empty(), "{report}: {:?}", report.lost);
         }
     }
+}
+
+/// What a node's kernel holds that is the agent's, but for nexthops' ids, links' indices and what the kernel adds by itself.
+pub(crate) fn state(view: &KernelView) -> Vec<String> {
+    let mut lines = Vec::new();
+    for link in view.links.iter().filter(|link| link.kind == "vxlan") {
+        lines.push(
+            LinkRow {
+                index: 0,
+                ..link.clone()
+            }
+            .to_string(),
+        );
+        let addresses = view.addresses.iter().filter(|row| row.link == link.name);
+        lines.extend(
+            addresses
+                .map(ToString::to_string)
+                .filter(|line| !line.starts_with("fe80:")),
+        );
+    }
+    for route in view.routes.iter().filter(|route| route.protocol == OURS) {
+        let nexthop = route.nexthop.map(|_| 0);
+        lines.push(RouteRow { nexthop, ..*route }.to_string());
+    }
+    lines.extend(
+        view.nexthops
+            .iter()
+            .map(|row| NexthopRow { id: 0, ..*row }.to_string()),
+    );
+    let neighbours = view.neighbours.iter().filter(|row| row.protocol == OURS);
+    lines.extend(neighbours.map(ToString::to_string));
+    for row in &view.fdb {
+        // Not their state: the program bridge marks what it adds in one more way as lasting.
+        lines.extend(
+            row.remote
+                .map(|remote| format!("{} dev {} dst {remote}", row.mac, row.link)),
+        );
+    }
+    lines.sort();
+    lines
 }
