@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod condition;
 #[path = "../common/helm.rs"]
 mod helm;
 mod install;
