@@ -1,5 +1,6 @@
 //! The project's chores. Each does its own set-up and needs nothing but a Rust toolchain and Linux.
 
+mod docs;
 mod image;
 mod kernel;
 mod manifests;
@@ -53,6 +54,8 @@ enum Chore {
     /// Makes an image of the agent and the CNI plugin, without a container engine: target/image/routelet.tar, for `ctr
     /// images import` and `docker load`.
     Image(image::ImageArgs),
+    /// Makes the parts of docs/ that follow from the source: the settings and the metrics.
+    Docs(docs::DocsArgs),
     /// Makes what follows from the Helm chart: deploy/routelet.yaml and the table in the chart's README.
     Manifests(manifests::ManifestsArgs),
 }
@@ -79,6 +82,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
             kernel, arguments, ..
         } => test(&kernel, arguments),
         Chore::Image(args) => image::image(&args),
+        Chore::Docs(args) => docs::docs(&args),
         Chore::Manifests(args) => manifests::manifests(&args),
     }
 }

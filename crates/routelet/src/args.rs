@@ -5,6 +5,8 @@
 
 mod cleanup;
 mod cni;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod marks;
 #[cfg(test)]
