@@ -7,3 +7,4 @@ mod condition;
 mod helm;
 mod install;
 mod render;
+mod test_hook;
