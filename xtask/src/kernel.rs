@@ -32,7 +32,11 @@ const VARIABLES: [&str; 3] = ["ROUTELET_NO_SKIP", "RUST_BACKTRACE", "PROPTEST_RN
 
 /// The same, with what they are where they are not set here. One test at a time: the agents and pings that it starts have
 /// the machine's other processor.
-const DEFAULTS: [(&str, &str); 2] = [("RUST_TEST_THREADS", "1"), ("PROPTEST_CASES", "8")];
+const DEFAULTS: [(&str, &str); 3] = [
+    ("RUST_TEST_THREADS", "1"),
+    ("PROPTEST_CASES", "8"),
+    ("ROUTELET_LAB_SLOWNESS", "10"),
+];
 
 /// Runs tests on each kernel series. `arguments` are those of `cargo test`.
 pub(crate) fn test(series: &[String], arguments: &[String]) -> Result<ExitCode> {
