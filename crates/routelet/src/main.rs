@@ -9,6 +9,8 @@ mod args;
 mod cleanup;
 mod cni;
 mod dataplane;
+#[cfg(test)]
+mod documented;
 mod encapsulation;
 mod firewall;
 mod instance;
