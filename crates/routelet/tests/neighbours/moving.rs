@@ -93,6 +93,11 @@ fn calicos_nodes_are_taken_over_one_by_one_and_given_back_without_loss() {
 }
 
 #[test]
+fn calicos_nodes_are_taken_over_and_given_back_without_loss_across_subnets() {
+    move_and_back(Network::CalicoCrossSubnet);
+}
+
+#[test]
 fn canals_nodes_are_taken_over_one_by_one_and_given_back_without_loss() {
     move_and_back(Network::Canal);
 }

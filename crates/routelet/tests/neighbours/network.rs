@@ -14,6 +14,8 @@ use routelet_netlink::Netns;
 pub(crate) enum Network {
     /// Calico, in VXLAN, with pods in the nodes' pod subnets.
     Calico,
+    /// The same, in VXLAN only to nodes of other networks.
+    CalicoCrossSubnet,
     /// flannel, in VXLAN, with pods on a bridge.
     Flannel,
     /// flannel between the nodes, and Calico's plugin for the pods.
@@ -33,7 +35,7 @@ impl Network {
     fn tunnel(self) -> Option<Tunnel> {
         match self {
             Self::HostGateway => None,
-            Self::Calico => Some(Tunnel {
+            Self::Calico | Self::CalicoCrossSubnet => Some(Tunnel {
                 device: ["vxlan.calico", "vxlan-v6.calico"],
                 vni: 4096,
                 port: 4789,
@@ -51,6 +53,10 @@ impl Network {
         Some(self.tunnel()?.device[usize::from(family == Family::V6)])
     }
 
+    fn is_calicos(self) -> bool {
+        matches!(self, Self::Calico | Self::CalicoCrossSubnet)
+    }
+
     /// Whether pods are on a bridge, and not behind a route each.
     pub(crate) fn has_bridge(self) -> bool {
         matches!(self, Self::Flannel | Self::HostGateway)
@@ -60,6 +66,7 @@ impl Network {
     pub(crate) fn arguments(self) -> Vec<&'static str> {
         match self {
             Self::Calico => Vec::new(),
+            Self::CalicoCrossSubnet => vec!["--encapsulation", "vxlan-cross-subnet"],
             Self::Flannel | Self::Canal => vec!["--vxlan-vni", "1", "--vxlan-port", "8472"],
             Self::HostGateway => vec!["--encapsulation", "none"],
         }
@@ -81,7 +88,7 @@ impl Network {
 
     /// Calico's may be any address of the pod network; flannel's is the subnet's first.
     pub(crate) fn tunnel_address(self, subnet: IpNet) -> IpAddr {
-        let host = if self == Self::Calico { 200 } else { 0 };
+        let host = if self.is_calicos() { 200 } else { 0 };
         match subnet.network() {
             IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + host).into(),
             IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + u128::from(host)).into(),
@@ -93,7 +100,7 @@ impl Network {
         for family in Family::ALL {
             let mac = self.mac(number, family);
             let values = match self {
-                Self::Calico => vec![
+                Self::Calico | Self::CalicoCrossSubnet => vec![
                     (
                         ["projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address"],
                         node.node.address_with_prefix(family).to_string(),
@@ -185,9 +192,13 @@ impl Network {
                 let gateway = self.tunnel_address(subnet);
                 script += &format!(
                     "ip neighbour replace {gateway} lladdr {mac} dev {device} nud permanent\n\
-                     bridge fdb replace {mac} dev {device} dst {remote} self permanent\n\
-                     ip route replace {subnet} via {gateway} dev {device} onlink\n"
+                     bridge fdb replace {mac} dev {device} dst {remote} self permanent\n"
                 );
+                let is_near = node.node.address_with_prefix(family).contains(&remote);
+                script += &match self == Self::CalicoCrossSubnet && is_near {
+                    true => format!("ip route replace {subnet} via {remote} dev eth0 onlink proto 80\n"),
+                    false => format!("ip route replace {subnet} via {gateway} dev {device} onlink\n"),
+                };
             }
         }
         run(node.node.netns(), &script);
@@ -208,9 +219,9 @@ impl Network {
         let subnet = node.subnet_of(family);
         let address = self.tunnel_address(subnet);
         let mtu = if family == Family::V4 { 1450 } else { 1430 };
-        let blackhole = match self {
-            Self::Calico => format!("ip route replace blackhole {subnet} proto 80\n"),
-            _ => String::new(),
+        let blackhole = match self.is_calicos() {
+            true => format!("ip route replace blackhole {subnet} proto 80\n"),
+            false => String::new(),
         };
         format!(
             "ip link show dev {device} >/dev/null 2>&1 || ip link add {device} address {mac} \
