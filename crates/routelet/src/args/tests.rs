@@ -87,7 +87,7 @@ fn defaults_are_those_of_the_design() {
 #[test]
 fn tells_the_settings_that_differ_from_the_defaults() {
     let told = |words| {
-        let changed = run(words).unwrap().changed;
+        let changed = run(words).unwrap().settings.changed;
         changed
             .into_iter()
             .map(|setting| (setting.flag, setting.value))
