@@ -62,11 +62,7 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<(
         tokio::spawn(axum::serve(listener, router).into_future());
     }
 
-    let api = ApiSettings {
-        kubeconfig: args.cluster.kubeconfig.clone(),
-        server_host: args.cluster.api_server_host.clone(),
-        server_port: args.cluster.api_server_port,
-    };
+    let api = ApiSettings::from(&args.cluster);
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
     tokio::spawn(events);

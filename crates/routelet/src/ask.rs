@@ -59,6 +59,16 @@ pub(crate) enum AskError {
     },
 }
 
+impl AskError {
+    /// Whether no agent was there to answer.
+    pub(crate) fn is_no_agent(&self) -> bool {
+        let Self::NoAgent { source, .. } = self else {
+            return false;
+        };
+        matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    }
+}
+
 /// All that the agent behind the socket knows, and the same as the JSON that it came as.
 pub(crate) fn state(socket: &Path) -> Result<(State, String), AskError> {
     let text = ask(socket, "GET", "/state", "")?;

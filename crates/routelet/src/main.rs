@@ -10,6 +10,7 @@ mod ask;
 mod cleanup;
 mod cni;
 mod dataplane;
+mod diff;
 mod encapsulation;
 mod firewall;
 mod inquiry;
@@ -17,6 +18,7 @@ mod instance;
 mod liveness;
 mod logging;
 mod metrics;
+mod node;
 mod saved_sysctls;
 mod signals;
 mod state;
@@ -27,6 +29,7 @@ use std::process::ExitCode;
 
 use args::{Command, LogArgs, RunArgs, Settings};
 use cni::install::InstallError;
+use diff::NotAllKnown;
 use instance::InstanceError;
 
 fn main() -> ExitCode {
@@ -35,7 +38,8 @@ fn main() -> ExitCode {
         Command::Run(args) => worked(run(args, &invocation.settings)),
         Command::InstallCni(args) => worked(start_log(&args.log).and_then(|()| Ok(cni::install::run(args)?))),
         Command::Cleanup(args) => worked(start_log(&args.log).and_then(|()| cleanup::run(args))),
-        Command::Status(args) => answered(ask::status::run(args)),
+        Command::Status(args) => answered(ask::status::run(args), args::EXIT_FAILURE),
+        Command::Diff(args) => answered(diff::run(args), args::EXIT_CANNOT_COMPARE),
     }
 }
 
@@ -51,12 +55,15 @@ fn worked(done: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The end of a subcommand that answers on standard output.
-fn answered(done: anyhow::Result<u8>) -> ExitCode {
+/// The end of a subcommand that answers on standard output; `failure` is the exit code where it cannot.
+fn answered(done: anyhow::Result<u8>, failure: u8) -> ExitCode {
     let code = done.unwrap_or_else(|error| {
         // Where standard error is closed there is no one to tell.
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
-        exit_code(&error)
+        match exit_code(&error) {
+            args::EXIT_FAILURE => failure,
+            code => code,
+        }
     });
     ExitCode::from(code)
 }
@@ -73,7 +80,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let not_ready = matches!(
         error.downcast_ref::<InstallError>(),
         Some(InstallError::NotReady { .. })
-    );
+    ) || error.is::<NotAllKnown>();
     match (already_runs, wrong_setting, not_ready) {
         (true, ..) => args::EXIT_ALREADY_RUNS,
         (_, true, _) => args::EXIT_USAGE,

@@ -7,6 +7,7 @@ mod bulk;
 mod cleanup;
 mod cni;
 mod device;
+mod diff;
 mod install_cni;
 mod objects;
 mod pods;
