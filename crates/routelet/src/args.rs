@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use crate::logging::{LogFilter, LogFormat};
 
-pub(crate) use asking::{Output, StatusArgs};
+pub(crate) use asking::{LogLevelArgs, Output, StatusArgs};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use diff::DiffArgs;
@@ -78,6 +78,12 @@ Exit codes:
   4  the agent is not ready; what it says was shown
   5  the agent is ready, and something is to be looked at: what is listed under Trouble";
 
+const LOG_LEVEL_EXIT_CODES: &str = "\
+Exit codes:
+  0  what the agent logs was shown, after the change if there was one
+  1  the agent could not be asked; standard error says why
+  2  wrong usage: an unknown flag, a value that is not allowed";
+
 const DIFF_EXIT_CODES: &str = "\
 Exit codes:
   0  the kernel has what the cluster asks for, and nothing of the agent's beside it
@@ -109,6 +115,9 @@ pub(crate) enum Command {
     /// this node; where none does, they are given as to run.
     #[command(after_help = DIFF_EXIT_CODES)]
     Diff(Box<DiffArgs>),
+    /// Show what the running agent logs, or change it until it starts anew.
+    #[command(after_help = LOG_LEVEL_EXIT_CODES)]
+    LogLevel(Box<LogLevelArgs>),
     /// Put the CNI plugin and its configuration where the container runtime looks for them, as soon as the agent on this
     /// node is ready. The agent does the same with --install-cni, and keeps them there.
     #[command(after_help = INSTALL_CNI_EXIT_CODES)]
@@ -379,10 +388,12 @@ where
     let read = || -> Result<Invocation, clap::Error> {
         let matches = cli.try_get_matches_from_mut(&words)?;
         let command = Cli::from_arg_matches(&matches)?.command;
-        if let Command::Run(run) = &command {
-            run.check()
-                .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
-        }
+        let checked = match &command {
+            Command::Run(args) => args.check(),
+            Command::LogLevel(args) => args.check(),
+            _ => Ok(()),
+        };
+        checked.map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
         Ok(Invocation {
             command,
             settings: settings(&cli, &matches),

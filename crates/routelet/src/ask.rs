@@ -1,5 +1,6 @@
 //! The subcommands that ask the running agent, on its unix socket.
 
+pub(crate) mod log_level;
 pub(crate) mod status;
 pub(crate) mod table;
 

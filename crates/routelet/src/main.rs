@@ -16,6 +16,7 @@ mod firewall;
 mod inquiry;
 mod instance;
 mod liveness;
+mod log_level;
 mod logging;
 mod metrics;
 mod node;
@@ -31,14 +32,16 @@ use args::{Command, LogArgs, RunArgs, Settings};
 use cni::install::InstallError;
 use diff::NotAllKnown;
 use instance::InstanceError;
+use log_level::LogControl;
 
 fn main() -> ExitCode {
     let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match &invocation.command {
         Command::Run(args) => worked(run(args, &invocation.settings)),
-        Command::InstallCni(args) => worked(start_log(&args.log).and_then(|()| Ok(cni::install::run(args)?))),
-        Command::Cleanup(args) => worked(start_log(&args.log).and_then(|()| cleanup::run(args))),
+        Command::InstallCni(args) => worked(start_log(&args.log).and_then(|_| Ok(cni::install::run(args)?))),
+        Command::Cleanup(args) => worked(start_log(&args.log).and_then(|_| cleanup::run(args))),
         Command::Status(args) => answered(ask::status::run(args), args::EXIT_FAILURE),
+        Command::LogLevel(args) => answered(ask::log_level::run(args), args::EXIT_FAILURE),
         Command::Diff(args) => answered(diff::run(args), args::EXIT_CANNOT_COMPARE),
     }
 }
@@ -89,14 +92,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn start_log(settings: &LogArgs) -> anyhow::Result<()> {
+fn start_log(settings: &LogArgs) -> anyhow::Result<LogControl> {
     Ok(logging::init(settings.log_format, settings.log_level.clone())?)
 }
 
 fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
-    start_log(&args.admin.log)?;
+    let log = start_log(&args.admin.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(agent::run(args, settings))
+    runtime.block_on(agent::run(args, settings, log))
 }

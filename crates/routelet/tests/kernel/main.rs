@@ -9,6 +9,7 @@ mod cni;
 mod device;
 mod diff;
 mod install_cni;
+mod log_level;
 mod objects;
 mod pods;
 mod readiness;
