@@ -5,6 +5,7 @@
 //! [`condition`] are the way back: Kubernetes Events about Nodes and Pods, and this Node's NetworkUnavailable. Nothing
 //! here knows the kernel.
 
+mod annotations;
 mod backoff;
 mod client;
 pub mod condition;
