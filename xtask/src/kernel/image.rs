@@ -15,7 +15,7 @@ use crate::run::{output, succeed};
 
 /// Programs that tests or the agent run; the kernel runs modprobe. What is not on this machine is not in the virtual
 /// one, and the tests that need it say that they are skipped.
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: &[&str] = &[
     "sh",
     "modprobe",
     "ip",
