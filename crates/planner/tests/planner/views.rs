@@ -18,6 +18,12 @@ fn world(encapsulation: Encapsulation) -> World {
     world
 }
 
+fn views(world: &World) -> Vec<PeerView> {
+    let names: BTreeSet<_> = world.planner.peer_names().collect();
+    let views = names.into_iter().map(|name| world.planner.peer_view(name));
+    views.map(Option::unwrap).collect()
+}
+
 fn network(views: &[PeerView], name: &str, family: Family) -> PeerNetwork {
     let view = views.iter().find(|view| view.name == name).unwrap();
     let mut networks = view.networks.iter();
@@ -40,7 +46,7 @@ fn the_way_and_device_of_a_peer_are_those_of_its_routes() {
         (Encapsulation::None, direct, others),
     ] {
         let world = world(encapsulation);
-        let views = world.planner.peer_views();
+        let views = views(&world);
         for (name, subnet, (way, device)) in [("near", "10.2.0.0/24", near), ("far", "10.3.0.0/24", far)] {
             let network = network(&views, name, Family::V4);
             let device = device.map(ifname);
@@ -54,12 +60,7 @@ fn the_way_and_device_of_a_peer_are_those_of_its_routes() {
 #[test]
 fn the_keys_of_peers_are_wanted_and_all_routes_to_others_are_among_them() {
     let world = world(Encapsulation::Vxlan);
-    let keys: BTreeSet<Key> = world
-        .planner
-        .peer_views()
-        .into_iter()
-        .flat_map(|view| view.keys)
-        .collect();
+    let keys: BTreeSet<Key> = views(&world).into_iter().flat_map(|view| view.keys).collect();
     assert!(keys.iter().all(|key| world.wanted.contains_key(key)), "{keys:?}");
     for subnet in ["10.2.0.0/24", "10.3.0.0/24", "fd10:2::/64"] {
         assert!(keys.contains(&Key::route(subnet.parse().unwrap())), "{subnet}");
@@ -78,7 +79,7 @@ fn a_peer_that_is_refused_has_no_way_and_says_why() {
     world.node(mk_node("lost", 1, &[], &["10.4.0.0/24"]));
     // The older node keeps the subnet.
     world.node(mk_node("late", 9, &["192.168.0.9"], &["10.2.0.0/24"]));
-    let views = world.planner.peer_views();
+    let views = views(&world);
     let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
     assert_eq!(names, ["far", "late", "lost", "near"]);
     for (name, why) in [
@@ -98,7 +99,7 @@ fn a_node_that_knows_nothing_yet_shows_no_network_and_its_peers_without_a_way() 
     let mut world = World::empty(mk_settings());
     world.node(mk_node("peer", 1, &["192.168.0.2"], &["10.2.0.0/24"]));
     assert!(world.planner.own_networks().is_empty());
-    let network = network(&world.planner.peer_views(), "peer", Family::V4);
+    let network = network(&views(&world), "peer", Family::V4);
     assert_eq!(
         (network.way, network.underlay),
         (None, Some("192.168.0.2".parse().unwrap()))
