@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::fs;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use common::{in_netns, ip, name, net};
 use routelet_netlink::fib::{Decision, Fib, FibRoute, Packet, Refusal, protocol_name};
@@ -93,8 +94,14 @@ fn the_route_that_decides_is_told_with_its_maker_and_its_way() {
 #[test]
 fn what_is_for_the_host_itself_is_local() {
     in_netns(|| {
-        let _router = router();
+        let (mut setup, _far) = router();
         let mut fib = Fib::open().unwrap();
+        // The kernel makes the local route of an IPv6 address in its own time.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !setup.is_local("up0", ip("2001:db8::1")).unwrap() {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
         for address in ["192.0.2.1", "2001:db8::1"] {
             assert!(route(fib.decide(from_pod(address)).unwrap()).local, "{address}");
         }

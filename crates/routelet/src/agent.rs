@@ -61,9 +61,9 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
     }
 
     let api = ApiSettings {
-        kubeconfig: args.cluster.kubeconfig.clone(),
-        server_host: args.cluster.api_server_host.clone(),
-        server_port: args.cluster.api_server_port,
+        kubeconfig: args.cluster.api.kubeconfig.clone(),
+        server_host: args.cluster.api.api_server_host.clone(),
+        server_port: args.cluster.api.api_server_port,
     };
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());

@@ -9,6 +9,7 @@ mod explain;
 mod marks;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
 
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ use crate::logging::{LogFilter, LogFormat};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use marks::MarkArgs;
+pub(crate) use trace::{Output, TraceArgs};
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -59,6 +61,12 @@ Exit codes:
   2  wrong usage: an unknown flag, a value that is not allowed
   3  the agent runs on this node; nothing was touched";
 
+const TRACE_EXIT_CODES: &str = "\
+Exit codes:
+  0  the way is whole, as far as the kernel's tables tell
+  1  it is broken; the output names the first hop that breaks and what to do
+  2  it could not be looked at: wrong usage, a pod that is not found, a kernel that cannot be read";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, max_term_width = 110)]
@@ -80,6 +88,10 @@ pub(crate) enum Command {
     /// Take away all that the agent and the CNI plugin's installation have put on this node. The agent must not run.
     #[command(after_help = CLEANUP_EXIT_CODES)]
     Cleanup(Box<CleanupArgs>),
+    /// Follow a packet from a pod of this node, hop by hop, check each hop against the kernel, and name the first that
+    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address.
+    #[command(after_help = TRACE_EXIT_CODES)]
+    Trace(Box<TraceArgs>),
 }
 
 /// The command line, read.
@@ -134,6 +146,14 @@ pub(crate) struct ClusterArgs {
     #[arg(long, env = "ROUTELET_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
     pub(crate) node_name: String,
 
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// Where the Kubernetes API is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ApiArgs {
     /// Kubeconfig file to reach the API with. Without it: the service account of the pod.
     #[arg(long, env = "ROUTELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

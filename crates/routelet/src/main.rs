@@ -18,10 +18,12 @@ mod metrics;
 mod saved_sysctls;
 mod signals;
 mod story;
+mod trace;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Command, LogArgs, RunArgs, Setting};
+use args::{Command, LogArgs, RunArgs, Setting, TraceArgs};
 use cni::install::InstallError;
 use instance::InstanceError;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             start_log(&settings.log).and_then(|()| Ok(cni::install::run(settings)?))
         }
         Command::Cleanup(settings) => start_log(&settings.log).and_then(|()| cleanup::run(settings)),
+        Command::Trace(settings) => return trace(settings),
     };
     match done {
         Ok(()) => ExitCode::from(args::EXIT_STOPPED),
@@ -61,6 +64,18 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         (_, true, _) => args::EXIT_USAGE,
         (.., true) => args::EXIT_NOT_READY,
         _ => args::EXIT_FAILURE,
+    }
+}
+
+/// Looks at a packet's way; says on standard error why it cannot.
+fn trace(settings: &TraceArgs) -> ExitCode {
+    match trace::run(settings) {
+        Ok(true) => ExitCode::from(args::EXIT_STOPPED),
+        Ok(false) => ExitCode::from(args::EXIT_FAILURE),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(args::EXIT_USAGE)
+        }
     }
 }
 

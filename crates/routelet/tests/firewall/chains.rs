@@ -360,7 +360,7 @@ fn what_stands_in_the_tunnels_way_is_found() {
         "add rule inet fw called ip saddr 10.0.0.0/8 udp dport 4789 reject",
     );
     let called = ("nftables chain inet fw called".to_owned(), false, true);
-    assert_eq!(against(&mut host), [called.clone()]);
+    assert_eq!(against(&mut host), std::slice::from_ref(&called));
     nft(&host.netns, "add rule inet fw in udp dport 4789 counter drop");
     let input = ("nftables chain inet fw in".to_owned(), true, true);
     assert!(against(&mut host).contains(&input), "{:?}", against(&mut host));

@@ -1,0 +1,103 @@
+//! `routelet trace`: the way of a packet from a pod of this node, hop by hop, each checked against the kernel.
+//!
+//! `gather` reads the kernel, `resolve` says whom the ends are, `walk` judges, `report` tells. The agent is asked for what
+//! it knows, and not needed.
+
+mod facts;
+mod gather;
+mod hop;
+mod report;
+mod resolve;
+mod walk;
+
+use std::io::{self, Write};
+
+use anyhow::{Context, anyhow};
+use routelet_model::PodId;
+use routelet_watcher::ApiSettings;
+
+use crate::args::{Output, TraceArgs};
+use facts::{Known, To};
+use gather::Eyes;
+use report::Way;
+
+pub(crate) use resolve::End;
+
+/// Looks at the way and tells; returns whether it is whole. An error means that it could not be looked at.
+pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
+    let (known, silent) = match ask_agent(args) {
+        Ok(known) => (Some(known), None),
+        Err(why) => (None, Some(why)),
+    };
+    let mut eyes = Eyes::open(args)?;
+    let prefix = &args.marks.interface_prefix;
+    let from = resolve::source(&args.from, known.as_ref(), &eyes, prefix).map_err(|error| anyhow!(error))?;
+    let to = match (resolve::target(&args.to, known.as_ref(), &eyes, prefix), &args.to) {
+        (Some(to), _) => to,
+        (None, End::Pod(id)) => ask_api(args, id)?,
+        (None, End::Address(_)) => Vec::new(),
+    };
+    let mut ways = Vec::new();
+    let pairs =
+        resolve::pairs(&from, to).map_err(|error| anyhow!("{} and {}: {error}", args.from, args.to))?;
+    for (from, to) in pairs {
+        ways.push(Way::new(eyes.facts(args, from, to, known.clone())?));
+    }
+    let text = match args.output {
+        Output::Table => report::table(&ways, silent.as_deref())?,
+        Output::Json => report::json(&ways, silent.as_deref()),
+    };
+    // Whoever reads it may have gone.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(ways.iter().all(|way| way.broken().is_none()))
+}
+
+/// What the agent knows; else why it does not tell.
+fn ask_agent(args: &TraceArgs) -> Result<Known, String> {
+    let socket = &args.admin_socket;
+    let answer = routelet_cni::agent::get(socket, "/state")
+        .map_err(|error| format!("--admin-socket {}: {error}", socket.display()))?;
+    Err(format!(
+        "--admin-socket {} answers HTTP status {} to GET /state",
+        socket.display(),
+        answer.status
+    ))
+}
+
+/// A pod of another node, as the API knows it.
+fn ask_api(args: &TraceArgs, id: &PodId) -> anyhow::Result<Vec<To>> {
+    let unknown = || {
+        format!(
+            "{id} is no pod of this node, and the Kubernetes API could not be asked where it is (--kubeconfig, \
+             --api-server-host and --api-server-port, or their variables, as the agent has them); its address in place of its \
+             name needs no API"
+        )
+    };
+    let settings = ApiSettings {
+        kubeconfig: args.api.kubeconfig.clone(),
+        server_host: args.api.api_server_host.clone(),
+        server_port: args.api.api_server_port,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let found = runtime.block_on(async {
+        let client = routelet_watcher::connect(&settings).await?;
+        routelet_watcher::find_pod(&client, id).await
+    });
+    let Some(found) = found.with_context(unknown)? else {
+        return Err(anyhow!(
+            "there is no pod {id}: see kubectl get pod --all-namespaces"
+        ));
+    };
+    if found.pod.addresses.is_empty() {
+        return Err(anyhow!("pod {id} has no address yet: see kubectl describe pod"));
+    }
+    let to = |address| To {
+        pod: Some(id.clone()),
+        node: found.node.clone(),
+        address,
+        veth: None,
+    };
+    Ok(found.pod.addresses.iter().copied().map(to).collect())
+}
