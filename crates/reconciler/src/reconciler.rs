@@ -285,6 +285,19 @@ impl<K: Kernel> Reconciler<K> {
         self.backoff.troubles().filter(|(_, trouble)| trouble.told)
     }
 
+    /// What is wanted under a key and what the kernel has there, as far as is known.
+    pub fn look_up(&self, key: &Key) -> (Option<&Object>, Option<&Object>) {
+        let slot = self.table.get(key);
+        let side = |side: fn(&Slot) -> &Option<Object>| slot.and_then(|slot| side(slot).as_ref());
+        (side(|slot| &slot.wanted), side(|slot| &slot.actual))
+    }
+
+    /// Whether the object is wanted and the kernel has it as it should be.
+    pub fn is_in_place(&self, key: &Key) -> bool {
+        let is_in_place = |slot: &Slot| slot.wanted.is_some() && slot.in_sync();
+        self.table.get(key).is_some_and(is_in_place)
+    }
+
     /// Whether the kernel's state is still to be read, for the first time or again.
     pub fn is_in_doubt(&self) -> bool {
         self.resync_at.is_some()

@@ -99,7 +99,16 @@ pub(crate) enum Command {
 pub(crate) struct Invocation {
     /// What to do.
     pub(crate) command: Command,
-    /// The settings that differ from their defaults.
+    /// Its settings.
+    pub(crate) settings: Settings,
+}
+
+/// The settings that have a value, in the order of the help text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// All of them.
+    pub(crate) all: Vec<Setting>,
+    /// Those that differ from their defaults.
     pub(crate) changed: Vec<Setting>,
 }
 
@@ -360,37 +369,36 @@ where
         }
         Ok(Invocation {
             command,
-            changed: changed(&cli, &matches),
+            settings: settings(&cli, &matches),
         })
     }();
     read.map_err(|error| explain::name_variables(error, &Cli::command(), &words))
 }
 
-/// The settings whose value is not the default one, in the order of the help text.
-fn changed(cli: &clap::Command, matches: &ArgMatches) -> Vec<Setting> {
+/// The settings of the subcommand that was given.
+fn settings(cli: &clap::Command, matches: &ArgMatches) -> Settings {
+    let mut settings = Settings::default();
     let Some((name, matches)) = matches.subcommand() else {
-        return Vec::new();
+        return settings;
     };
-    let Some(command) = cli.find_subcommand(name) else {
-        return Vec::new();
-    };
-    command
-        .get_arguments()
-        .filter_map(|argument| {
-            let flag = argument.get_long()?;
-            let given: Vec<_> = matches.try_get_raw(argument.get_id().as_str()).ok()??.collect();
-            let differs = given != argument.get_default_values();
-            let value = given
-                .iter()
-                .map(|word| word.to_string_lossy())
-                .collect::<Vec<_>>()
-                .join(",");
-            differs.then(|| Setting {
-                flag: flag.to_owned(),
-                value,
-            })
-        })
-        .collect()
+    let arguments = cli.find_subcommand(name).into_iter();
+    for argument in arguments.flat_map(clap::Command::get_arguments) {
+        let raw = matches.try_get_raw(argument.get_id().as_str());
+        let (Some(flag), Ok(Some(given))) = (argument.get_long(), raw) else {
+            continue;
+        };
+        let given: Vec<_> = given.collect();
+        let words: Vec<_> = given.iter().map(|word| word.to_string_lossy()).collect();
+        let setting = Setting {
+            flag: flag.to_owned(),
+            value: words.join(","),
+        };
+        if given != argument.get_default_values() {
+            settings.changed.push(setting.clone());
+        }
+        settings.all.push(setting);
+    }
+    settings
 }
 
 impl RunArgs {

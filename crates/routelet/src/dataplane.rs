@@ -4,6 +4,8 @@
 //! No timer stands between an event and its effect. While a batch is in the kernel, what arrives waits and
 //! makes up the next one.
 
+mod view;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,9 +22,11 @@ use crate::args::{NexthopObjects, NftArgs, RunArgs};
 use crate::cni::Installation;
 use crate::encapsulation;
 use crate::firewall::Firewall;
+use crate::inquiry::Inquiry;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::saved_sysctls;
+use crate::state::KernelState;
 use crate::story::Story;
 
 /// Cluster events taken in before the kernel is written to.
@@ -30,6 +34,14 @@ const EVENTS_AT_ONCE: usize = 128;
 
 /// Refused objects that are named as reasons why the agent is not ready.
 const REASONS_AT_MOST: usize = 10;
+
+/// What comes to the loop from the rest of the agent.
+pub(crate) struct Inputs {
+    /// What the watcher tells.
+    pub(crate) cluster: mpsc::Receiver<ClusterEvent>,
+    /// Who wants to know how things are.
+    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
+}
 
 /// The loop's state.
 pub(crate) struct Dataplane {
@@ -39,8 +51,9 @@ pub(crate) struct Dataplane {
     firewall: Firewall,
     cni: Installation,
     devices: Vec<IfName>,
-    cluster: mpsc::Receiver<ClusterEvent>,
+    inputs: Inputs,
     events: Vec<ClusterEvent>,
+    features: KernelState,
     audit_interval: Duration,
     health: watch::Sender<NotReady>,
     liveness: Liveness,
@@ -54,7 +67,7 @@ impl Dataplane {
     /// Opens the kernel of the calling thread's network namespace.
     pub(crate) fn open(
         args: &RunArgs,
-        cluster: mpsc::Receiver<ClusterEvent>,
+        inputs: Inputs,
         health: watch::Sender<NotReady>,
         liveness: Liveness,
         metrics: Arc<Metrics>,
@@ -88,6 +101,11 @@ impl Dataplane {
             );
         }
         let nftables = features.nftables;
+        let features = KernelState {
+            release: features.kernel_release.clone(),
+            nexthop_objects,
+            nftables,
+        };
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
             planner: Planner::new(planner_settings(args, nexthop_objects, nftables)?),
@@ -96,8 +114,9 @@ impl Dataplane {
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
             cni,
             devices,
-            cluster,
+            inputs,
             events: Vec::new(),
+            features,
             audit_interval: args.kernel.audit_interval,
             health,
             liveness,
@@ -144,11 +163,12 @@ impl Dataplane {
                 .fold(audit, Instant::min);
             self.liveness.idle();
             tokio::select! {
-                count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
+                count = self.inputs.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
                     if count == 0 {
                         return;
                     }
                 }
+                Some(inquiry) = self.inputs.inquiries.recv() => self.answer(inquiry),
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
                 () = self.cni.changed() => {}
@@ -192,8 +212,11 @@ impl Dataplane {
             let report = self.reconciler.take_report();
             repaired |= !report.repairs.is_empty();
             self.story.reconciled(report);
+            while let Ok(inquiry) = self.inputs.inquiries.try_recv() {
+                self.answer(inquiry);
+            }
             while self.events.len() < EVENTS_AT_ONCE
-                && let Ok(event) = self.cluster.try_recv()
+                && let Ok(event) = self.inputs.cluster.try_recv()
             {
                 self.events.push(event);
             }

@@ -11,26 +11,28 @@ mod cni;
 mod dataplane;
 mod encapsulation;
 mod firewall;
+mod inquiry;
 mod instance;
 mod liveness;
 mod logging;
 mod metrics;
 mod saved_sysctls;
 mod signals;
+mod state;
 mod story;
 mod trace;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Command, LogArgs, RunArgs, Setting, TraceArgs};
+use args::{Command, LogArgs, RunArgs, Settings, TraceArgs};
 use cni::install::InstallError;
 use instance::InstanceError;
 
 fn main() -> ExitCode {
     let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let done = match &invocation.command {
-        Command::Run(settings) => run(settings, &invocation.changed),
+        Command::Run(settings) => run(settings, &invocation.settings),
         Command::InstallCni(settings) => {
             start_log(&settings.log).and_then(|()| Ok(cni::install::run(settings)?))
         }
@@ -83,10 +85,10 @@ fn start_log(settings: &LogArgs) -> anyhow::Result<()> {
     Ok(logging::init(settings.log_format, settings.log_level.clone())?)
 }
 
-fn run(settings: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
-    start_log(&settings.admin.log)?;
+fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
+    start_log(&args.admin.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(agent::run(settings, changed))
+    runtime.block_on(agent::run(args, settings))
 }

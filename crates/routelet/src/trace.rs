@@ -6,6 +6,7 @@
 mod facts;
 mod gather;
 mod hop;
+mod known;
 mod report;
 mod resolve;
 mod walk;
@@ -17,7 +18,7 @@ use routelet_model::PodId;
 use routelet_watcher::ApiSettings;
 
 use crate::args::{Output, TraceArgs};
-use facts::{Known, To};
+use facts::To;
 use gather::Eyes;
 use report::Way;
 
@@ -25,7 +26,7 @@ pub(crate) use resolve::End;
 
 /// Looks at the way and tells; returns whether it is whole. An error means that it could not be looked at.
 pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
-    let (known, silent) = match ask_agent(args) {
+    let (known, silent) = match known::ask(&args.admin_socket) {
         Ok(known) => (Some(known), None),
         Err(why) => (None, Some(why)),
     };
@@ -50,18 +51,6 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
     // Whoever reads it may have gone.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ways.iter().all(|way| way.broken().is_none()))
-}
-
-/// What the agent knows; else why it does not tell.
-fn ask_agent(args: &TraceArgs) -> Result<Known, String> {
-    let socket = &args.admin_socket;
-    let answer = routelet_cni::agent::get(socket, "/state")
-        .map_err(|error| format!("--admin-socket {}: {error}", socket.display()))?;
-    Err(format!(
-        "--admin-socket {} answers HTTP status {} to GET /state",
-        socket.display(),
-        answer.status
-    ))
 }
 
 /// A pod of another node, as the API knows it.

@@ -44,9 +44,9 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(cluster.node_name, "node-1");
     assert_eq!(
         (
-            cluster.kubeconfig,
-            cluster.api_server_host,
-            cluster.api_server_port
+            cluster.api.kubeconfig,
+            cluster.api.api_server_host,
+            cluster.api.api_server_port
         ),
         (None, None, None)
     );
@@ -87,7 +87,7 @@ fn defaults_are_those_of_the_design() {
 #[test]
 fn tells_the_settings_that_differ_from_the_defaults() {
     let told = |words| {
-        let changed = run(words).unwrap().changed;
+        let changed = run(words).unwrap().settings.changed;
         changed
             .into_iter()
             .map(|setting| (setting.flag, setting.value))

@@ -20,7 +20,13 @@ pub(crate) struct TraceArgs {
     pub(crate) to: End,
 
     /// A table for people, or JSON for programs.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
+    #[arg(
+        long,
+        env = "ROUTELET_OUTPUT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "table"
+    )]
     pub(crate) output: Output,
 
     /// The agent's unix socket.

@@ -44,6 +44,8 @@ pub(crate) struct Known {
     pub(crate) own_subnets: Vec<IpNet>,
     /// The other nodes, once for each family of their pods.
     pub(crate) peers: Vec<KnownPeer>,
+    /// Whether its settings ask for masquerading, where it tells.
+    pub(crate) masquerade: Option<bool>,
 }
 
 /// A pod of this node.

@@ -136,7 +136,10 @@ impl Eyes {
         let family = Family::of(to.address);
         let mut facts = Facts {
             protocol: args.marks.route_protocol,
-            masquerade: args.masquerade,
+            masquerade: known
+                .as_ref()
+                .and_then(|known| known.masquerade)
+                .unwrap_or(args.masquerade),
             devices: self.devices.clone(),
             tables: self.tables.clone(),
             links: self.links.clone(),

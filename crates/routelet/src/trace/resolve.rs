@@ -26,15 +26,19 @@ impl FromStr for End {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
         }
-        let is_name = |part: &str| {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        let is_name = |part: &str, others: &[u8]| {
+            let fits =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || others.contains(&byte);
             !part.is_empty() && part.len() <= 253 && part.bytes().all(fits)
         };
         match text.split_once('/') {
-            Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Self::Pod(PodId {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })),
+            // A namespace is a label of DNS, a pod's name a name of it.
+            Some((namespace, name)) if is_name(namespace, b"-") && is_name(name, b"-.") => {
+                Ok(Self::Pod(PodId {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                }))
+            }
             _ => Err("a pod's NAMESPACE/NAME or an IP address is wanted".to_owned()),
         }
     }
@@ -191,7 +195,7 @@ mod tests {
             "default/",
             "a/b/c",
             "Default/web",
-            "10.0.0.0/8x",
+            "10.0.0.0/8",
             "default/we b",
         ] {
             assert!(text.parse::<End>().is_err(), "{text:?}");

@@ -1,0 +1,80 @@
+//! What the agent on this node knows, by its unix socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use routelet_cni::agent::{self, Limits};
+use routelet_model::PodId;
+
+use super::facts::{Known, KnownPeer, KnownPod};
+use crate::state::{PeerState, PodState, State};
+
+/// A cluster of 10,000 nodes is some 5 MB.
+const LIMITS: Limits = Limits {
+    patience: Duration::from_secs(5),
+    longest: 64 << 20,
+};
+
+/// Asks the agent behind the socket; else says why it does not tell.
+pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
+    let of_socket = |what: String| format!("--admin-socket {}: {what}", socket.display());
+    let answer =
+        agent::ask(socket, "GET", "/state", "", LIMITS).map_err(|error| of_socket(error.to_string()))?;
+    if answer.status != 200 {
+        return Err(of_socket(format!(
+            "HTTP status {} to GET /state: {}",
+            answer.status,
+            answer.body.trim()
+        )));
+    }
+    let state: State = serde_json::from_str(&answer.body)
+        .map_err(|error| of_socket(format!("its state is not of this version ({error})")))?;
+    Ok(known(state))
+}
+
+fn known(state: State) -> Known {
+    let masquerade = state.settings.iter().find(|setting| setting.flag == "masquerade");
+    Known {
+        masquerade: masquerade.map(|setting| setting.value != "false"),
+        own_subnets: state
+            .dataplane
+            .networks
+            .into_iter()
+            .flat_map(|network| network.pod_subnets)
+            .collect(),
+        pods: state.dataplane.pods.into_iter().map(pod).collect(),
+        peers: state.dataplane.peers.into_iter().flat_map(peers).collect(),
+    }
+}
+
+fn pod(pod: PodState) -> KnownPod {
+    // That a route is missing is seen in the kernel.
+    let addresses = pod.addresses.into_iter();
+    let addresses = addresses.map(|own| (own.address, own.why.filter(|_| own.route == "refused")));
+    KnownPod {
+        id: PodId {
+            namespace: pod.namespace,
+            name: pod.name,
+        },
+        veth: pod.host_veth.and_then(|veth| veth.parse().ok()),
+        addresses: addresses.collect(),
+    }
+}
+
+fn peers(peer: PeerState) -> impl Iterator<Item = KnownPeer> {
+    let PeerState {
+        name,
+        networks,
+        refusals,
+        ..
+    } = peer;
+    networks.into_iter().map(move |network| KnownPeer {
+        name: name.clone(),
+        subnets: network.pod_subnets,
+        underlay: network.underlay,
+        vtep_mac: network.vtep_mac.parse().ok(),
+        way: network.way,
+        device: network.device.and_then(|device| device.parse().ok()),
+        refusals: refusals.clone(),
+    })
+}
