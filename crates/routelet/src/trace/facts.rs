@@ -91,6 +91,8 @@ pub(crate) struct Facts {
     pub(crate) protocol: u8,
     /// Our tunnel devices.
     pub(crate) devices: Vec<IfName>,
+    /// The name of our VXLAN device for the family.
+    pub(crate) vxlan_device: IfName,
     /// Whether the settings ask for masquerading.
     pub(crate) masquerade: bool,
     /// Objects that carry our mark, and the settings that were read.

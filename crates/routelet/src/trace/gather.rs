@@ -141,6 +141,10 @@ impl Eyes {
                 .and_then(|known| known.masquerade)
                 .unwrap_or(args.masquerade),
             devices: self.devices.clone(),
+            vxlan_device: match family {
+                Family::V4 => args.marks.vxlan_device,
+                Family::V6 => args.marks.vxlan_device_v6,
+            },
             tables: self.tables.clone(),
             links: self.links.clone(),
             addresses: self.addresses.clone(),

@@ -137,14 +137,18 @@ fn way_back(facts: &Facts, veth: IfName) -> Option<Hop> {
 }
 
 impl Facts {
-    /// What to do about something that is the agent's to put right; `by_hand` does it without the agent.
-    fn repair(&self, by_hand: &str) -> String {
-        if self.known.is_some() {
-            return format!(
-                "the agent runs and has not put it right: its log and routelet status say why; by hand: {by_hand}"
-            );
+    /// What to do about something that only the agent puts right.
+    fn agents(&self) -> String {
+        match self.known {
+            Some(_) => "the agent runs and has not put it right: its log and routelet status say why",
+            None => "start the agent, which puts it right at once",
         }
-        format!("start the agent, which puts it right at once; by hand: {by_hand}")
+        .to_owned()
+    }
+
+    /// The same about something that can be done `by_hand` as well.
+    fn repair(&self, by_hand: &str) -> String {
+        format!("{}; by hand: {by_hand}", self.agents())
     }
 }
 

@@ -69,7 +69,7 @@ fn masquerade(facts: &Facts) -> Hop {
             "none, as --masquerade=false says: the networks outside must know the way back to the pod",
         );
     }
-    let list = facts.repair("none: the agent makes the table (nft list table inet routelet shows it)");
+    let list = facts.agents();
     if !facts.tables.contains_key(&Key::NftTable) {
         return Hop::broken(
             place,

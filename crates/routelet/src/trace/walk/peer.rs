@@ -33,7 +33,7 @@ pub(super) fn walk(facts: &Facts, veth: IfName, peer: &Peer, route: &FibRoute, h
     }
     let Some(Object::Link(device)) = facts.tables.get(&Key::Link(link)) else {
         let finding = "it is missing, or another kind of device has its name";
-        let remedy = facts.repair("none: the agent makes it");
+        let remedy = facts.agents();
         hops.push(Hop::broken(Place::TunnelDevice, link, finding, remedy));
         return;
     };
@@ -49,6 +49,28 @@ pub(super) fn walk(facts: &Facts, veth: IfName, peer: &Peer, route: &FibRoute, h
     if let LinkKind::Vxlan(vxlan) = &device.kind {
         hops.extend(against(facts, vxlan.port));
     }
+}
+
+/// Of a peer to which no route of ours leads: whether it is for want of a device. A device takes its routes with it when it
+/// goes down.
+pub(super) fn lost_device(facts: &Facts, peer: &Peer) -> Option<Hop> {
+    let wanted = match &peer.known {
+        Some(known) => known.device,
+        // The nft table is for VXLAN where the agent uses it.
+        None => match facts.tables.get(&Key::NftRules) {
+            Some(Object::NftRules(rules)) if !rules.vxlan => None,
+            _ => Some(facts.vxlan_device),
+        },
+    };
+    let device = wanted.filter(|device| peer.route.is_none() && facts.devices.contains(device))?;
+    let place = Place::TunnelDevice;
+    let Some(link) = facts.link(device) else {
+        let finding = "it is missing, and the routes over it with it";
+        return Some(Hop::broken(place, device, finding, facts.agents()));
+    };
+    let (finding, by_hand) = carries(link, &format!("ip link set {device} down, then up")).err()?;
+    let finding = format!("{finding}, and so the routes over it are gone");
+    Some(Hop::broken(place, device, finding, facts.repair(&by_hand)))
 }
 
 fn nexthop(facts: &Facts, target: RouteTarget, link: IfName, gateway: IpAddr) -> Option<Hop> {
@@ -89,12 +111,7 @@ fn direct_neighbour(facts: &Facts, link: IfName, gateway: IpAddr) -> Hop {
 fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Hop {
     let place = Place::TunnelDevice;
     let Some(link) = facts.link(name) else {
-        return Hop::broken(
-            place,
-            name,
-            "it is missing",
-            facts.repair("none: the agent makes it"),
-        );
+        return Hop::broken(place, name, "it is missing", facts.agents());
     };
     if let Err((finding, by_hand)) = carries(link, "ip link set down, then up") {
         return Hop::broken(place, name, finding, facts.repair(&by_hand));
@@ -107,12 +124,7 @@ fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Ho
         _ => (None, IPIP),
     };
     if matches!(device.kind, LinkKind::Vxlan(_)) && parent.is_none() {
-        return Hop::broken(
-            place,
-            name,
-            "the link below it is gone",
-            facts.repair("none: the agent makes the device anew on the link that has the node's address"),
-        );
+        return Hop::broken(place, name, "the link below it is gone", facts.agents());
     }
     let parent = parent.or(match facts.underlay {
         Some(Decision::Route(route)) => route.link,
@@ -303,9 +315,7 @@ fn underlay(facts: &Facts, peer: &Peer, device: &Link, hops: &mut Vec<Hop>) {
             format!(
                 "the agent's nft table does not know {named}, so that its {kind} packets are dropped here"
             ),
-            facts.repair(&format!(
-                "nft add element inet routelet nodes_v4 '{{ {remote} }}'"
-            )),
+            facts.agents(),
         ));
     }
 }

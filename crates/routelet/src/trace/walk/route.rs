@@ -6,7 +6,7 @@ use routelet_netlink::fib::{Decision, FibRoute, Refusal};
 
 use super::super::facts::{Destination, Facts, Peer};
 use super::super::hop::{Hop, Place};
-use super::{MAIN_TABLE, describe, protocol};
+use super::{MAIN_TABLE, describe, peer, protocol};
 
 /// Adds the hop; returns the route that decides, where it is the one that should.
 pub(super) fn decide(
@@ -20,6 +20,9 @@ pub(super) fn decide(
         Decision::Dropped(refusal) => (dropped(facts, veth, destination, refusal), None),
     };
     let route = route.filter(|_| !hop.is_broken());
+    if let Destination::Peer(peer) = destination {
+        hops.extend(peer::lost_device(facts, peer));
+    }
     hops.push(hop);
     route
 }
@@ -118,7 +121,7 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
             );
             let remedy = match why {
                 Some(why) => why.clone(),
-                None => facts.repair("none: the route needs its nexthop, neighbour and FDB entry as well"),
+                None => facts.agents(),
             };
             broken(to, finding, remedy)
         }
@@ -196,7 +199,7 @@ fn dropped(facts: &Facts, veth: IfName, destination: &Destination, refusal: Refu
         Destination::Peer(_) => broken(
             to,
             format!("the agent's route is missing: {refusal}"),
-            facts.repair("none: the route needs its nexthop, neighbour and FDB entry as well"),
+            facts.agents(),
         ),
         _ if refusal == Refusal::Unreachable && facts.forwards() == Some(0) => {
             broken(to, "the host does not forward", "switch forwarding on: see above")
