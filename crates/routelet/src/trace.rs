@@ -12,13 +12,14 @@ mod resolve;
 mod walk;
 
 use std::io::{self, Write};
+use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
 use routelet_model::PodId;
 use routelet_watcher::ApiSettings;
 
 use crate::args::{Output, TraceArgs};
-use facts::To;
+use facts::{Known, To};
 use gather::Eyes;
 use report::Way;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
         Ok(known) => (Some(known), None),
         Err(why) => (None, Some(why)),
     };
+    let args = &as_the_agent(args.clone(), known.as_ref());
     let mut eyes = Eyes::open(args)?;
     let prefix = &args.marks.interface_prefix;
     let from = resolve::source(&args.from, known.as_ref(), &eyes, prefix).map_err(|error| anyhow!(error))?;
@@ -51,6 +53,34 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
     // Whoever reads it may have gone.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ways.iter().all(|way| way.broken().is_none()))
+}
+
+/// The arguments with the settings that the agent has: by these is known what is its own.
+fn as_the_agent(mut args: TraceArgs, known: Option<&Known>) -> TraceArgs {
+    let Some(known) = known else { return args };
+    let TraceArgs {
+        marks,
+        api,
+        masquerade,
+        ..
+    } = &mut args;
+    set(known, "vxlan-device", &mut marks.vxlan_device);
+    set(known, "vxlan-device-v6", &mut marks.vxlan_device_v6);
+    set(known, "interface-prefix", &mut marks.interface_prefix);
+    set(known, "route-protocol", &mut marks.route_protocol);
+    set(known, "nft-table", &mut marks.nft_table);
+    set(known, "masquerade", masquerade);
+    // Whoever names another way to the API knows why.
+    api.kubeconfig = api.kubeconfig.take().or(known.setting("kubeconfig"));
+    api.api_server_host = api.api_server_host.take().or(known.setting("api-server-host"));
+    api.api_server_port = api.api_server_port.or(known.setting("api-server-port"));
+    args
+}
+
+fn set<T: FromStr>(known: &Known, flag: &str, setting: &mut T) {
+    if let Some(value) = known.setting(flag) {
+        *setting = value;
+    }
 }
 
 /// A pod of another node, as the API knows it.

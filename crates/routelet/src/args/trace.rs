@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use super::{ApiArgs, MarkArgs, values};
 use crate::trace::End;
 
-/// Everything that `routelet trace` can be told: beside the question, the same as the agent was, where it was told
-/// anything.
+/// Everything that `routelet trace` can be told: beside the question, what the agent was told. Where the agent answers, its
+/// own settings count.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TraceArgs {
     /// The pod that sends: NAMESPACE/NAME of a pod of this node, or its address.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use routelet_model::{Family, IfName, Key, MacAddr, NftSet, Object, PodId, RouteTarget, Sysctl, SysctlName};
@@ -44,8 +45,16 @@ pub(crate) struct Known {
     pub(crate) own_subnets: Vec<IpNet>,
     /// The other nodes, once for each family of their pods.
     pub(crate) peers: Vec<KnownPeer>,
-    /// Whether its settings ask for masquerading, where it tells.
-    pub(crate) masquerade: Option<bool>,
+    /// Its settings, by flag.
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+impl Known {
+    /// A setting of the agent's, where it has a value that can be read.
+    pub(crate) fn setting<T: FromStr>(&self, flag: &str) -> Option<T> {
+        let found = self.settings.iter().find(|(name, _)| name == flag);
+        found.and_then(|(_, value)| value.parse().ok())
+    }
 }
 
 /// A pod of this node.

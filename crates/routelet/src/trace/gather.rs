@@ -136,10 +136,7 @@ impl Eyes {
         let family = Family::of(to.address);
         let mut facts = Facts {
             protocol: args.marks.route_protocol,
-            masquerade: known
-                .as_ref()
-                .and_then(|known| known.masquerade)
-                .unwrap_or(args.masquerade),
+            masquerade: args.masquerade,
             devices: self.devices.clone(),
             vxlan_device: match family {
                 Family::V4 => args.marks.vxlan_device,

@@ -33,9 +33,12 @@ pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
 }
 
 fn known(state: State) -> Known {
-    let masquerade = state.settings.iter().find(|setting| setting.flag == "masquerade");
     Known {
-        masquerade: masquerade.map(|setting| setting.value != "false"),
+        settings: state
+            .settings
+            .into_iter()
+            .map(|setting| (setting.flag, setting.value))
+            .collect(),
         own_subnets: state
             .dataplane
             .networks

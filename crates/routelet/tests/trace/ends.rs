@@ -22,6 +22,8 @@ fn pods_go_by_name_or_address_and_both_families_are_looked_at() {
         if !with_agent {
             stage.stop_agent();
         }
+        // The agent tells where the API is.
+        let variables = if with_agent { &[][..] } else { &variables };
         let said = stage.trace(&["default/a", "default/b"]);
         assert_eq!(said.code, 0, "{said:?}");
         for family in Family::ALL {
@@ -42,7 +44,7 @@ fn pods_go_by_name_or_address_and_both_families_are_looked_at() {
         assert_eq!(said.stdout.starts_with(silent), !with_agent, "{}", said.stdout);
 
         // One of another node: by the API.
-        let said = stage.trace_with(&["default/a", "default/c"], &variables);
+        let said = stage.trace_with(&["default/a", "default/c"], variables);
         assert_eq!(said.code, 0, "{said:?}");
         let head = format!(
             "default/a ({}) to default/c ({}), a pod of node node-2\n",
@@ -56,7 +58,6 @@ fn pods_go_by_name_or_address_and_both_families_are_looked_at() {
 #[test]
 fn what_cannot_be_looked_at_says_why() {
     let mut stage = Stage::new();
-    let kubeconfig = stage.cluster.kubeconfig().display().to_string();
     let lonely = objects::pod("default", "lonely").node("node-2").build();
     stage.cluster.api().apply(&lonely).unwrap();
     let (a, c) = (stage.a(Family::V4).to_string(), stage.c(Family::V6).to_string());
@@ -78,21 +79,36 @@ fn what_cannot_be_looked_at_says_why() {
         &["203.0.113.1 is no pod of this node"],
     );
     refused(&stage, &[&a, &c], &["no address of the same family"]);
-    let without_api = ["default/c is no pod of this node", "--kubeconfig", "its address"];
-    refused(&stage, &[&a, "default/c"], &without_api);
-    let api = ["--kubeconfig", &kubeconfig];
+    refused(&stage, &[&a, "default/gone"], &["there is no pod default/gone"]);
     refused(
         &stage,
-        &[&[a.as_str(), "default/gone"], &api[..]].concat(),
-        &["there is no pod default/gone"],
-    );
-    refused(
-        &stage,
-        &[&[a.as_str(), "default/lonely"], &api[..]].concat(),
+        &[&a, "default/lonely"],
         &["default/lonely has no address yet"],
     );
     let mut silent = stage.cluster.directory().path().to_owned();
     silent.push("nowhere.sock");
     let said = stage.trace(&[&a, &a, "--admin-socket", silent.to_str().unwrap()]);
     assert!(said.stdout.contains("nowhere.sock: No such file"), "{said:?}");
+    stage.stop_agent();
+    let without_api = ["default/c is no pod of this node", "--kubeconfig", "its address"];
+    refused(&stage, &[&a, "default/c"], &without_api);
+}
+
+/// What is the agent's is told by the agent, where it answers.
+#[test]
+fn other_names_and_numbers_are_the_agents_to_tell() {
+    let mut stage = Stage::with(&["--vxlan-device=vx4", "--route-protocol=77", "--nft-table=pods"]);
+    for family in Family::ALL {
+        stage.whole(stage.c(family));
+    }
+    stage.stop_agent();
+    let (a, c) = (stage.a(Family::V4).to_string(), stage.c(Family::V4).to_string());
+    let variables = [
+        ("ROUTELET_VXLAN_DEVICE", "vx4"),
+        ("ROUTELET_ROUTE_PROTOCOL", "77"),
+        ("ROUTELET_NFT_TABLE", "pods"),
+    ];
+    let said = stage.trace_with(&[&a, &c], &variables);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("proto 77"), "{}", said.stdout);
 }
