@@ -3,6 +3,7 @@
 //! What can be wrong with a value is found here, before anything else happens. What the values mean to the
 //! other crates is not this file's concern.
 
+mod asking;
 mod cleanup;
 mod cni;
 mod explain;
@@ -23,10 +24,11 @@ use ipnet::IpNet;
 
 use crate::logging::{LogFilter, LogFormat};
 
+pub(crate) use asking::{Output, StatusArgs};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use marks::MarkArgs;
-pub(crate) use trace::{Output, TraceArgs};
+pub(crate) use trace::TraceArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -39,6 +41,9 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_NOT_READY: u8 = 4;
 /// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
+
+/// Exit code where the agent is ready, and something is to be looked at.
+pub(crate) const EXIT_IN_TROUBLE: u8 = 5;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -67,6 +72,14 @@ Exit codes:
   1  it is broken; the output names the first hop that breaks and what to do
   2  it could not be looked at: wrong usage, a pod that is not found, a kernel that cannot be read";
 
+const STATUS_EXIT_CODES: &str = "\
+Exit codes:
+  0  the agent is ready, and nothing is wrong that it knows of
+  1  the agent could not be asked; standard error says why
+  2  wrong usage: an unknown flag, a value that is not allowed
+  4  the agent is not ready; what it says was shown
+  5  the agent is ready, and something is to be looked at: what is listed under Trouble";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, max_term_width = 110)]
@@ -81,6 +94,10 @@ pub(crate) enum Command {
     /// Run the agent: watch Pods and Nodes, and keep this node's kernel in the state that they ask for.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Show this node at a glance, from the running agent: whether the kernel is as it should be, peers, pods, what is
+    /// refused, the last repair.
+    #[command(after_help = STATUS_EXIT_CODES)]
+    Status(Box<StatusArgs>),
     /// Put the CNI plugin and its configuration where the container runtime looks for them, as soon as the agent on this
     /// node is ready. The agent does the same with --install-cni, and keeps them there.
     #[command(after_help = INSTALL_CNI_EXIT_CODES)]

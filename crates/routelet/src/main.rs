@@ -6,6 +6,7 @@
 mod admin;
 mod agent;
 mod args;
+mod ask;
 mod cleanup;
 mod cni;
 mod dataplane;
@@ -22,7 +23,7 @@ mod state;
 mod story;
 mod trace;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use args::{Command, LogArgs, RunArgs, Settings, TraceArgs};
@@ -31,21 +32,35 @@ use instance::InstanceError;
 
 fn main() -> ExitCode {
     let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    let done = match &invocation.command {
-        Command::Run(settings) => run(settings, &invocation.settings),
-        Command::InstallCni(settings) => {
-            start_log(&settings.log).and_then(|()| Ok(cni::install::run(settings)?))
-        }
-        Command::Cleanup(settings) => start_log(&settings.log).and_then(|()| cleanup::run(settings)),
-        Command::Trace(settings) => return trace(settings),
-    };
-    match done {
-        Ok(()) => ExitCode::from(args::EXIT_STOPPED),
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(exit_code(&error))
-        }
+    match &invocation.command {
+        Command::Run(args) => worked(run(args, &invocation.settings)),
+        Command::InstallCni(args) => worked(start_log(&args.log).and_then(|()| Ok(cni::install::run(args)?))),
+        Command::Cleanup(args) => worked(start_log(&args.log).and_then(|()| cleanup::run(args))),
+        Command::Status(args) => answered(ask::status::run(args)),
+        Command::Trace(args) => trace(args),
     }
+}
+
+/// The end of a subcommand whose log tells how it went.
+fn worked(done: anyhow::Result<()>) -> ExitCode {
+    let code = done.map_or_else(
+        |error| {
+            tracing::error!("{error:#}");
+            exit_code(&error)
+        },
+        |()| args::EXIT_STOPPED,
+    );
+    ExitCode::from(code)
+}
+
+/// The end of a subcommand that answers on standard output.
+fn answered(done: anyhow::Result<u8>) -> ExitCode {
+    let code = done.unwrap_or_else(|error| {
+        // Where standard error is closed there is no one to tell.
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        exit_code(&error)
+    });
+    ExitCode::from(code)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -75,7 +90,7 @@ fn trace(settings: &TraceArgs) -> ExitCode {
         Ok(true) => ExitCode::from(args::EXIT_STOPPED),
         Ok(false) => ExitCode::from(args::EXIT_FAILURE),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::from(args::EXIT_USAGE)
         }
     }

@@ -11,7 +11,6 @@ mod report;
 mod resolve;
 mod walk;
 
-use std::io::{self, Write};
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
@@ -19,6 +18,7 @@ use routelet_model::PodId;
 use routelet_watcher::ApiSettings;
 
 use crate::args::{Output, TraceArgs};
+use crate::ask;
 use facts::{Known, To};
 use gather::Eyes;
 use report::Way;
@@ -27,7 +27,7 @@ pub(crate) use resolve::End;
 
 /// Looks at the way and tells; returns whether it is whole. An error means that it could not be looked at.
 pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
-    let (known, silent) = match known::ask(&args.admin_socket) {
+    let (known, silent) = match known::ask(&args.agent.admin_socket) {
         Ok(known) => (Some(known), None),
         Err(why) => (None, Some(why)),
     };
@@ -46,12 +46,11 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
     for (from, to) in pairs {
         ways.push(Way::new(eyes.facts(args, from, to, known.clone())?));
     }
-    let text = match args.output {
+    let text = match args.output.output {
         Output::Table => report::table(&ways, silent.as_deref())?,
         Output::Json => report::json(&ways, silent.as_deref()),
     };
-    // Whoever reads it may have gone.
-    let _ = io::stdout().write_all(text.as_bytes());
+    ask::print(&text)?;
     Ok(ways.iter().all(|way| way.broken().is_none()))
 }
 

@@ -1,10 +1,9 @@
 //! Settings of `routelet trace`.
 
-use std::path::PathBuf;
+use clap::Args;
 
-use clap::{Args, ValueEnum};
-
-use super::{ApiArgs, MarkArgs, values};
+use super::asking::{AgentArgs, OutputArgs};
+use super::{ApiArgs, MarkArgs};
 use crate::trace::End;
 
 /// Everything that `routelet trace` can be told: beside the question, what the agent was told. Where the agent answers, its
@@ -19,20 +18,11 @@ pub(crate) struct TraceArgs {
     #[arg(value_name = "TO")]
     pub(crate) to: End,
 
-    /// A table for people, or JSON for programs.
-    #[arg(
-        long,
-        env = "ROUTELET_OUTPUT",
-        value_name = "FORMAT",
-        value_enum,
-        default_value = "table"
-    )]
-    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 
-    /// The agent's unix socket.
-    #[arg(long, env = "ROUTELET_ADMIN_SOCKET", value_name = "PATH", default_value = "/run/routelet/routelet.sock",
-        value_parser = values::absolute, help_heading = "Agent")]
-    pub(crate) admin_socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
 
     /// Whether the agent masquerades what leaves the cluster: then it is a break that nothing does.
     #[arg(long, env = "ROUTELET_MASQUERADE", value_name = "true|false", default_value = "true",
@@ -45,13 +35,4 @@ pub(crate) struct TraceArgs {
 
     #[command(flatten)]
     pub(crate) marks: MarkArgs,
-}
-
-/// How an answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }

@@ -1,35 +1,22 @@
 //! What the agent on this node knows, by its unix socket.
 
 use std::path::Path;
-use std::time::Duration;
 
-use routelet_cni::agent::{self, Limits};
 use routelet_model::PodId;
 
 use super::facts::{Known, KnownPeer, KnownPod};
+use crate::ask::{self, AskError};
 use crate::state::{PeerState, PodState, State};
-
-/// A cluster of 10,000 nodes is some 5 MB.
-const LIMITS: Limits = Limits {
-    patience: Duration::from_secs(5),
-    longest: 64 << 20,
-};
 
 /// Asks the agent behind the socket; else says why it does not tell.
 pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
-    let of_socket = |what: String| format!("--admin-socket {}: {what}", socket.display());
-    let answer =
-        agent::ask(socket, "GET", "/state", "", LIMITS).map_err(|error| of_socket(error.to_string()))?;
-    if answer.status != 200 {
-        return Err(of_socket(format!(
-            "HTTP status {} to GET /state: {}",
-            answer.status,
-            answer.body.trim()
-        )));
+    match ask::state(socket) {
+        Ok((state, _)) => Ok(known(state)),
+        Err(AskError::NoAgent { socket, source }) => {
+            Err(format!("--admin-socket {}: {source}", socket.display()))
+        }
+        Err(error) => Err(error.to_string()),
     }
-    let state: State = serde_json::from_str(&answer.body)
-        .map_err(|error| of_socket(format!("its state is not of this version ({error})")))?;
-    Ok(known(state))
 }
 
 fn known(state: State) -> Known {

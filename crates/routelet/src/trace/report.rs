@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::facts::{Destination, Facts};
 use super::hop::{Hop, Verdict};
+use crate::ask::table::Table;
 
 /// The way between two addresses, judged.
 #[derive(Debug)]
@@ -60,28 +61,16 @@ impl Way {
 
     fn write(&self, text: &mut String) -> fmt::Result {
         writeln!(text, "{} to {}, {}\n", self.from(), self.to(), self.what())?;
-        let head = ["hop", "of", "state", "what was found"].map(str::to_owned);
-        let rows = self.hops.iter().map(|hop| {
-            [
+        let mut table = Table::new(["HOP", "OBJECT", "STATE", "FOUND"]);
+        for hop in &self.hops {
+            table.row([
                 hop.place.to_string(),
                 hop.object.clone(),
                 hop.verdict.to_string(),
                 hop.finding.clone(),
-            ]
-        });
-        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-        let width = |column: usize| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or_default()
-        };
-        let widths = [width(0), width(1), width(2)];
-        for [hop, object, state, finding] in &rows {
-            let [a, b, c] = widths;
-            writeln!(text, "{hop:a$}  {object:b$}  {state:c$}  {finding}")?;
+            ]);
         }
-        text.push('\n');
+        writeln!(text, "{table}")?;
         match self.broken() {
             Some(hop) => {
                 writeln!(

@@ -15,4 +15,5 @@ mod restart;
 mod settings;
 mod stage;
 mod state;
+mod status;
 mod underlay;
