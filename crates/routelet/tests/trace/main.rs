@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod breaks;
+mod docs;
 mod ends;
 mod stage;
 mod tunnel_breaks;

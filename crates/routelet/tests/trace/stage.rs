@@ -1,7 +1,7 @@
 //! Two nodes with real agents, pods on both, and the program under test.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -73,6 +73,11 @@ impl Stage {
 
     pub(crate) fn node(&self) -> &Node {
         &self.cluster.nodes()[0].node
+    }
+
+    /// The unix socket of the first node's agent, also when that has ended.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(crate) fn netns(&self) -> &Netns {
