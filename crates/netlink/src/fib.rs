@@ -1,5 +1,5 @@
 //! What the kernel would do with a packet: its own routing decision, policy rules, all tables and the reverse path filter
-//! included, asked for by RTM_GETROUTE with RTM_F_FIB_MATCH.
+//! included, asked for by RTM_GETROUTE with RTM_F_FIB_MATCH and RTM_F_LOOKUP_TABLE.
 //!
 //! Layout: `struct rtmsg` and RTA_… of linux/rtnetlink.h.
 
@@ -179,7 +179,8 @@ impl Fib {
         let mut message = route::get(Family::of(packet.to), 0);
         let header = &mut message.header;
         header.table = RouteHeader::RT_TABLE_UNSPEC;
-        header.flags = RouteFlags::FibMatch;
+        // Without the second, IPv4 calls every table the main one.
+        header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
         header.destination_prefix_length = Family::of(packet.to).host_prefix_len();
         message
             .attributes

@@ -311,6 +311,25 @@ impl<K: Kernel> Reconciler<K> {
         })
     }
 
+    /// Objects that would be taken away: ours by their marks, and not wanted.
+    pub fn surplus(&self) -> impl Iterator<Item = (&Key, &Object)> {
+        self.table.iter().filter_map(|(key, slot): (&Key, &Slot)| {
+            let actual = slot.actual.as_ref()?;
+            (slot.wanted.is_none() && self.may_take_away(key, slot)).then_some((key, actual))
+        })
+    }
+
+    /// Reads all of the kernel's state, and writes nothing: for who only wants to see [`Self::differences`] and
+    /// [`Self::surplus`]. False where something could not be read, as the report says.
+    pub fn look(&mut self, now: Instant) -> bool {
+        self.resync_all(now);
+        if self.resync_at.is_none() {
+            self.read_others(now);
+            self.read_serving(now);
+        }
+        self.resync_at.is_none()
+    }
+
     /// The kernel, to wait for its notifications.
     pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel

@@ -7,6 +7,7 @@
 //! | `/metrics` | OpenMetrics text |
 //! | `/cni` | on the unix socket only: the CNI configuration list for this node, 503 with the reasons until it is known |
 //! | `/state` | on the unix socket only: all that the agent knows, as JSON ([`crate::state`]) |
+//! | `/log-level` | on the unix socket only: what is logged, to be read and to be changed ([`crate::log_level`]) |
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::inquiry::Knowledge;
 use crate::liveness::Liveness;
+use crate::log_level::{self, LogControl};
 use crate::metrics::Metrics;
 
 /// What is yet to be done before the node's pods can use the network, one sentence each. None: ready.
@@ -101,6 +103,7 @@ pub(crate) fn for_root(
     not_ready: watch::Receiver<NotReady>,
     configuration: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
     knowledge: Arc<Knowledge>,
+    log: LogControl,
 ) -> Router {
     let cni = get(async move || match configuration() {
         Some(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
@@ -109,6 +112,7 @@ pub(crate) fn for_root(
     router
         .route("/cni", cni)
         .route("/state", get(state).with_state(knowledge))
+        .route("/log-level", log_level::endpoint(log))
 }
 
 async fn state(State(knowledge): State<Arc<Knowledge>>) -> Response {
@@ -232,7 +236,7 @@ mod tests {
     async fn other_paths_are_not_found() {
         let (router, ..) = endpoint(Vec::new());
         let address = serve(router).await;
-        for path in ["/", "/cni", "/state"] {
+        for path in ["/", "/cni", "/state", "/log-level"] {
             assert_eq!(get(address, path).await.0, 404, "{path}");
         }
     }
@@ -243,7 +247,15 @@ mod tests {
         let (list, seen) = watch::channel(None::<String>);
         let configuration = move || seen.borrow().clone();
         let (knowledge, _) = Knowledge::for_test(health.subscribe());
-        let address = serve(for_root(router, health.subscribe(), configuration, knowledge)).await;
+        let (log, _) = LogControl::new("info".parse().unwrap());
+        let address = serve(for_root(
+            router,
+            health.subscribe(),
+            configuration,
+            knowledge,
+            log,
+        ))
+        .await;
         let (status, answer) = get(address, "/cni").await;
         assert_eq!(status, 503);
         assert!(

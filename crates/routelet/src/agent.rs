@@ -15,6 +15,7 @@ use crate::dataplane::{Dataplane, Inputs};
 use crate::inquiry::Knowledge;
 use crate::instance::Instance;
 use crate::liveness::Liveness;
+use crate::log_level::LogControl;
 use crate::metrics::Metrics;
 use crate::signals::StopSignals;
 use crate::story::Story;
@@ -23,7 +24,7 @@ use crate::story::Story;
 const CHANNEL: usize = 4096;
 
 /// Runs the agent until a signal stops it.
-pub(crate) async fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen()?;
     let _instance = Instance::acquire()?;
     let changed: Vec<_> = settings.changed.iter().map(ToString::to_string).collect();
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<(
         let listener = admin::bind_socket(path)?;
         let files = args.cni.files.clone();
         let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
-        let router = admin::for_root(router.clone(), health_seen, text, Arc::new(knowledge));
+        let router = admin::for_root(router.clone(), health_seen, text, Arc::new(knowledge), log);
         tokio::spawn(axum::serve(listener, router).into_future());
     }
     if let AdminAddress::At(address) = args.admin.admin_address {
@@ -62,11 +63,7 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<(
         tokio::spawn(axum::serve(listener, router).into_future());
     }
 
-    let api = ApiSettings {
-        kubeconfig: args.cluster.api.kubeconfig.clone(),
-        server_host: args.cluster.api.api_server_host.clone(),
-        server_port: args.cluster.api.api_server_port,
-    };
+    let api = ApiSettings::from(&args.cluster.api);
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
     tokio::spawn(events);

@@ -6,6 +6,9 @@
 mod asking;
 mod cleanup;
 mod cni;
+mod diff;
+#[cfg(test)]
+mod docs;
 mod explain;
 mod marks;
 #[cfg(test)]
@@ -24,9 +27,10 @@ use ipnet::IpNet;
 
 use crate::logging::{LogFilter, LogFormat};
 
-pub(crate) use asking::{Output, StatusArgs};
+pub(crate) use asking::{LogLevelArgs, Output, StatusArgs};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
+pub(crate) use diff::DiffArgs;
 pub(crate) use marks::MarkArgs;
 pub(crate) use trace::TraceArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
@@ -39,11 +43,17 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// Exit code where the agent that was asked was not ready in time.
 pub(crate) const EXIT_NOT_READY: u8 = 4;
+/// Exit code of a packet's way that is broken.
+pub(crate) const EXIT_BROKEN: u8 = 1;
 /// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
 
 /// Exit code where the agent is ready, and something is to be looked at.
 pub(crate) const EXIT_IN_TROUBLE: u8 = 5;
+/// Exit code of `routelet diff` where kernel and cluster differ.
+pub(crate) const EXIT_DIFFERS: u8 = 1;
+/// Exit code of `routelet diff` where it could not find out.
+pub(crate) const EXIT_CANNOT_COMPARE: u8 = 6;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -80,6 +90,20 @@ Exit codes:
   4  the agent is not ready; what it says was shown
   5  the agent is ready, and something is to be looked at: what is listed under Trouble";
 
+const LOG_LEVEL_EXIT_CODES: &str = "\
+Exit codes:
+  0  what the agent logs was shown, after the change if there was one
+  1  the agent could not be asked; standard error says why
+  2  wrong usage: an unknown flag, a value that is not allowed";
+
+const DIFF_EXIT_CODES: &str = "\
+Exit codes:
+  0  the kernel has what the cluster asks for, and nothing of the agent's beside it
+  1  it differs; the differences were shown
+  2  wrong usage: an unknown flag, a value that is not allowed, a kubeconfig that cannot be used
+  4  not all is known that the wanted objects follow from; standard error says what is missing
+  6  it could not be compared: the API or the kernel could not be read, or the agent not be asked";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, max_term_width = 110)]
@@ -98,6 +122,14 @@ pub(crate) enum Command {
     /// refused, the last repair.
     #[command(after_help = STATUS_EXIT_CODES)]
     Status(Box<StatusArgs>),
+    /// Compare what the cluster asks for with what the kernel has, object by object, and change nothing. Works with an
+    /// agent and without: it reads Pods, Nodes and the kernel itself. The settings are those of the agent that runs on
+    /// this node; where none does, they are given as to run.
+    #[command(after_help = DIFF_EXIT_CODES)]
+    Diff(Box<DiffArgs>),
+    /// Show what the running agent logs, or change it until it starts anew.
+    #[command(after_help = LOG_LEVEL_EXIT_CODES)]
+    LogLevel(Box<LogLevelArgs>),
     /// Put the CNI plugin and its configuration where the container runtime looks for them, as soon as the agent on this
     /// node is ready. The agent does the same with --install-cni, and keeps them there.
     #[command(after_help = INSTALL_CNI_EXIT_CODES)]
@@ -380,10 +412,12 @@ where
     let read = || -> Result<Invocation, clap::Error> {
         let matches = cli.try_get_matches_from_mut(&words)?;
         let command = Cli::from_arg_matches(&matches)?.command;
-        if let Command::Run(run) = &command {
-            run.check()
-                .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
-        }
+        let checked = match &command {
+            Command::Run(args) => args.check(),
+            Command::LogLevel(args) => args.check(),
+            _ => Ok(()),
+        };
+        checked.map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
         Ok(Invocation {
             command,
             settings: settings(&cli, &matches),

@@ -1,5 +1,6 @@
 //! The subcommands that ask the running agent, on its unix socket.
 
+pub(crate) mod log_level;
 pub(crate) mod status;
 pub(crate) mod table;
 
@@ -57,6 +58,16 @@ pub(crate) enum AskError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl AskError {
+    /// Whether no agent was there to answer.
+    pub(crate) fn is_no_agent(&self) -> bool {
+        let Self::NoAgent { source, .. } = self else {
+            return false;
+        };
+        matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    }
 }
 
 /// All that the agent behind the socket knows, and the same as the JSON that it came as.

@@ -11,20 +11,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
+use routelet_model::{ClusterEvent, IfName, Key, Kind};
 use routelet_netlink::Kernel;
-use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
-use routelet_reconciler::{Ownership, Progress, Reconciler};
+use routelet_planner::{Plan, Planner};
+use routelet_reconciler::{Progress, Reconciler};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
-use crate::args::{NexthopObjects, NftArgs, RunArgs};
+use crate::args::RunArgs;
 use crate::cni::Installation;
 use crate::encapsulation;
 use crate::firewall::Firewall;
 use crate::inquiry::Inquiry;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::node::{self, Opened};
 use crate::saved_sysctls;
 use crate::state::KernelState;
 use crate::story::Story;
@@ -75,18 +76,14 @@ impl Dataplane {
         cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let devices = encapsulation::devices(&args.marks, Some(args.overlay.encapsulation))?;
-        let config = args.marks.kernel_config(devices, args.kernel.receive_buffer);
-        let ownership = Ownership {
-            protocol: config.protocol,
-            devices: config.devices.clone(),
-            interface_prefix: config.interface_prefix.clone(),
-        };
-        let devices = config.devices.clone();
-        let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+        let Opened {
+            kernel,
+            ownership,
+            planner,
+        } = node::open(args)?;
         saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
-        let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
+        let nexthop_objects = planner.nexthop_objects;
         tracing::info!(
             release = features.kernel_release,
             nexthop_objects,
@@ -108,12 +105,12 @@ impl Dataplane {
         };
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)?),
+            planner: Planner::new(planner),
             plan: Plan::default(),
+            devices: ownership.devices.clone(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
             cni,
-            devices,
             inputs,
             events: Vec::new(),
             features,
@@ -309,37 +306,6 @@ impl Dataplane {
             _ => false,
         }
     }
-}
-
-fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> anyhow::Result<Settings> {
-    let NftArgs {
-        masquerade,
-        masquerade_except,
-        pod_cidrs,
-        ..
-    } = &args.nft;
-    let nft = NftSettings {
-        masquerade: *masquerade,
-        masquerade_except: [masquerade_except.as_slice(), pod_cidrs].concat(),
-    };
-    Ok(Settings {
-        node_name: args.cluster.node_name.clone(),
-        encapsulation: encapsulation::of(args.overlay.encapsulation),
-        ipip_device: encapsulation::ipip_device()?,
-        vxlan: VxlanSettings {
-            device: PerFamily::<IfName> {
-                v4: args.marks.vxlan_device,
-                v6: args.marks.vxlan_device_v6,
-            },
-            vni: args.overlay.vxlan_vni,
-            port: args.overlay.vxlan_port,
-        },
-        mtu: args.overlay.mtu.bytes(),
-        interface_prefix: args.marks.interface_prefix.clone(),
-        nexthop_objects,
-        allow_any_pod_address: args.kernel.allow_any_pod_address,
-        nft: nftables.then_some(nft),
-    })
 }
 
 /// An interval, made up to a tenth shorter or longer, so that the nodes of a cluster don't act at once.

@@ -10,13 +10,16 @@ mod ask;
 mod cleanup;
 mod cni;
 mod dataplane;
+mod diff;
 mod encapsulation;
 mod firewall;
 mod inquiry;
 mod instance;
 mod liveness;
+mod log_level;
 mod logging;
 mod metrics;
+mod node;
 mod saved_sysctls;
 mod signals;
 mod state;
@@ -26,18 +29,22 @@ mod trace;
 use std::io::Write;
 use std::process::ExitCode;
 
-use args::{Command, LogArgs, RunArgs, Settings, TraceArgs};
+use args::{Command, LogArgs, RunArgs, Settings};
 use cni::install::InstallError;
+use diff::NotAllKnown;
 use instance::InstanceError;
+use log_level::LogControl;
 
 fn main() -> ExitCode {
     let invocation = args::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     match &invocation.command {
         Command::Run(args) => worked(run(args, &invocation.settings)),
-        Command::InstallCni(args) => worked(start_log(&args.log).and_then(|()| Ok(cni::install::run(args)?))),
-        Command::Cleanup(args) => worked(start_log(&args.log).and_then(|()| cleanup::run(args))),
-        Command::Status(args) => answered(ask::status::run(args)),
-        Command::Trace(args) => trace(args),
+        Command::InstallCni(args) => worked(start_log(&args.log).and_then(|_| Ok(cni::install::run(args)?))),
+        Command::Cleanup(args) => worked(start_log(&args.log).and_then(|_| cleanup::run(args))),
+        Command::Status(args) => answered(ask::status::run(args), args::EXIT_FAILURE),
+        Command::LogLevel(args) => answered(ask::log_level::run(args), args::EXIT_FAILURE),
+        Command::Diff(args) => answered(diff::run(args), args::EXIT_CANNOT_COMPARE),
+        Command::Trace(args) => answered(trace::run(args), args::EXIT_USAGE),
     }
 }
 
@@ -53,12 +60,15 @@ fn worked(done: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The end of a subcommand that answers on standard output.
-fn answered(done: anyhow::Result<u8>) -> ExitCode {
+/// The end of a subcommand that answers on standard output; `failure` is the exit code where it cannot.
+fn answered(done: anyhow::Result<u8>, failure: u8) -> ExitCode {
     let code = done.unwrap_or_else(|error| {
         // Where standard error is closed there is no one to tell.
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
-        exit_code(&error)
+        match exit_code(&error) {
+            args::EXIT_FAILURE => failure,
+            code => code,
+        }
     });
     ExitCode::from(code)
 }
@@ -75,7 +85,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let not_ready = matches!(
         error.downcast_ref::<InstallError>(),
         Some(InstallError::NotReady { .. })
-    );
+    ) || error.is::<NotAllKnown>();
     match (already_runs, wrong_setting, not_ready) {
         (true, ..) => args::EXIT_ALREADY_RUNS,
         (_, true, _) => args::EXIT_USAGE,
@@ -84,26 +94,14 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Looks at a packet's way; says on standard error why it cannot.
-fn trace(settings: &TraceArgs) -> ExitCode {
-    match trace::run(settings) {
-        Ok(true) => ExitCode::from(args::EXIT_STOPPED),
-        Ok(false) => ExitCode::from(args::EXIT_FAILURE),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::from(args::EXIT_USAGE)
-        }
-    }
-}
-
-fn start_log(settings: &LogArgs) -> anyhow::Result<()> {
+fn start_log(settings: &LogArgs) -> anyhow::Result<LogControl> {
     Ok(logging::init(settings.log_format, settings.log_level.clone())?)
 }
 
 fn run(args: &RunArgs, settings: &Settings) -> anyhow::Result<()> {
-    start_log(&args.admin.log)?;
+    let log = start_log(&args.admin.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(agent::run(args, settings))
+    runtime.block_on(agent::run(args, settings, log))
 }

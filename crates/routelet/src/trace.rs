@@ -17,7 +17,7 @@ use anyhow::{Context, anyhow};
 use routelet_model::PodId;
 use routelet_watcher::ApiSettings;
 
-use crate::args::{Output, TraceArgs};
+use crate::args::{EXIT_BROKEN, EXIT_STOPPED, Output, TraceArgs};
 use crate::ask;
 use facts::{Known, To};
 use gather::Eyes;
@@ -25,8 +25,8 @@ use report::Way;
 
 pub(crate) use resolve::End;
 
-/// Looks at the way and tells; returns whether it is whole. An error means that it could not be looked at.
-pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
+/// Looks at the way and tells; returns the exit code. An error means that it could not be looked at.
+pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<u8> {
     let (known, silent) = match known::ask(&args.agent.admin_socket) {
         Ok(known) => (Some(known), None),
         Err(why) => (None, Some(why)),
@@ -51,7 +51,10 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<bool> {
         Output::Json => report::json(&ways, silent.as_deref()),
     };
     ask::print(&text)?;
-    Ok(ways.iter().all(|way| way.broken().is_none()))
+    Ok(match ways.iter().all(|way| way.broken().is_none()) {
+        true => EXIT_STOPPED,
+        false => EXIT_BROKEN,
+    })
 }
 
 /// The arguments with the settings that the agent has: by these is known what is its own.
@@ -91,11 +94,7 @@ fn ask_api(args: &TraceArgs, id: &PodId) -> anyhow::Result<Vec<To>> {
              name needs no API"
         )
     };
-    let settings = ApiSettings {
-        kubeconfig: args.api.kubeconfig.clone(),
-        server_host: args.api.api_server_host.clone(),
-        server_port: args.api.api_server_port,
-    };
+    let settings = ApiSettings::from(&args.api);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values;
+use crate::logging::LogFilter;
 
 /// Whom to ask.
 #[derive(Debug, Clone, Args)]
@@ -52,4 +53,34 @@ pub(crate) struct StatusArgs {
         default_missing_value = "true", num_args = 0..=1, require_equals = true,
         action = clap::ArgAction::Set)]
     pub(crate) all: bool,
+}
+
+/// Everything that `routelet log-level` can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogLevelArgs {
+    /// What to log from now on, as for --log-level of run: a level (off, error, warn, info, debug, trace), after commas
+    /// TARGET=LEVEL. Without it, what is logged is shown.
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Option<LogFilter>,
+
+    /// Log again what the agent's settings say.
+    #[arg(long, env = "ROUTELET_RESET", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) reset: bool,
+
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+}
+
+impl LogLevelArgs {
+    /// What is wrong between settings that are right each by itself.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match (&self.filter, self.reset) {
+            (Some(filter), true) => Err(format!(
+                "FILTER {filter} and --reset contradict each other: give one of them"
+            )),
+            _ => Ok(()),
+        }
+    }
 }

@@ -22,12 +22,9 @@ fn clap_finds_no_fault_with_the_definition() {
 #[test]
 fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
     let cli = Cli::command();
-    for argument in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
-        let Some(flag) = argument.get_long() else {
-            // What is asked: no setting.
-            assert!(argument.get_help().is_some(), "{}", argument.get_id());
-            continue;
-        };
+    let arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    for argument in arguments.filter(|argument| !argument.is_positional()) {
+        let flag = argument.get_long().unwrap();
         let variable = format!("ROUTELET_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{flag}");
         assert!(argument.get_help().is_some(), "--{flag}");

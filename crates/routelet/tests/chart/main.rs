@@ -6,3 +6,4 @@
 mod helm;
 mod install;
 mod render;
+mod security;

@@ -272,3 +272,66 @@ fn no_way_out() {
         );
     }
 }
+
+/// Runs a program in the stage's node, by a line whose words are split at blanks.
+fn run(stage: &Stage, line: &str) {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    let output = stage.netns().run(|| command.output()).unwrap().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+}
+
+#[test]
+fn a_policy_rule_that_leads_to_another_table() {
+    if Command::new("ip").arg("-V").output().is_err() {
+        skip!("ip is not installed");
+    }
+    for (family, option) in [(V4, "-4"), (V6, "-6")] {
+        let stage = Stage::without_agent();
+        let subnet = stage.cluster.nodes()[1].subnet_of(family);
+        let gateway = stage.cluster.lab().address(family);
+        run(
+            &stage,
+            &format!("ip {option} route add default via {gateway} dev eth0 proto 77 table 100"),
+        );
+        run(&stage, &format!("ip {option} rule add to {subnet} lookup 100"));
+        let finding = format!("via {gateway} dev eth0 proto 77 table 100 decides");
+        stage.lost(
+            stage.c(family),
+            "route",
+            &finding,
+            "find out who makes the route (protocol 77",
+        );
+        run(&stage, &format!("ip {option} rule del to {subnet} lookup 100"));
+        run(&stage, &format!("ip {option} rule add to {subnet} prohibit"));
+        let finding = "a route or a rule prohibits it, before the agent's";
+        stage.lost(stage.c(family), "route", finding, "ip rule");
+    }
+}
+
+#[test]
+fn a_pod_that_the_agent_does_not_know_or_grants_nothing() {
+    let mut stage = Stage::new();
+    let nobody = stage.cluster.pod_addresses(0, 9, &[V4]);
+    let untold = stage.node().pod("untold", &nobody).unwrap();
+    let to = stage.b(V4).to_string();
+    let said = stage.trace(&["default/untold", &to]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let line = "broken at the pod (default/untold): the agent knows no such pod on this node";
+    assert!(said.stdout.contains(line), "{}", said.stdout);
+    untold.delete().unwrap();
+
+    let outside: std::net::IpAddr = "10.99.0.9".parse().unwrap();
+    let _refused = stage.node().pod("refused", &[outside]).unwrap();
+    let object = stage.cluster.pod_object(0, "refused", 9).unwrap().ips([outside]);
+    stage.cluster.api().apply(&object.build()).unwrap();
+    let agent = stage.cluster.node(0).agent().unwrap();
+    agent
+        .wait_log("default/refused", routelet_lab::wait::LONG)
+        .unwrap();
+    let said = stage.trace(&["default/refused", &to]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let line = "broken at the pod (default/refused): the agent has no route for 10.99.0.9: pod default/refused has the address";
+    assert!(said.stdout.contains(line), "{}", said.stdout);
+}

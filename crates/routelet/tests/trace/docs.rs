@@ -63,7 +63,9 @@ fn each_command_of_the_page_is_understood_and_answered() {
         {
             let (code, text) = run(&stage, line);
             assert_eq!(code, Some(0), "{line}: {text}");
-            assert!(!text.trim().is_empty(), "{line} prints nothing");
+            // Where nothing differs, there is nothing to tell.
+            let may_be_silent = *line == "routelet diff";
+            assert!(may_be_silent || !text.trim().is_empty(), "{line} prints nothing");
             count += 1;
         }
     }

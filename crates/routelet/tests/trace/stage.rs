@@ -43,6 +43,13 @@ impl Stage {
             .map(|(node, name, number)| cluster.add_pod_of(node, name, number, &Family::ALL).unwrap())
             .collect();
         let socket = cluster.node(0).agent().unwrap().socket();
+        for (index, count) in [(0, 2.0), (1, 1.0)] {
+            let agent = cluster.node(index).agent().unwrap();
+            wait::until(wait::LONG, "the agents to know the pods", || {
+                agent.metric("routelet_pods").unwrap() == count
+            })
+            .unwrap();
+        }
         let stage = Self {
             cluster,
             pods,

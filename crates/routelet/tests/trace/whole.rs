@@ -2,7 +2,9 @@
 //! without.
 
 use std::net::IpAddr;
+use std::process::Command;
 
+use routelet_lab::skip;
 use routelet_model::{Family, vtep_mac};
 
 use crate::stage::{Stage, finding, hops};
@@ -76,6 +78,32 @@ fn all_ways_are_whole_by_the_agent_and_by_the_kernel_alone() {
     all_ways(&stage, true);
     stage.stop_agent();
     all_ways(&stage, false);
+}
+
+/// As in the chart's container: root with one capability.
+#[test]
+fn net_admin_is_all_that_it_takes() {
+    let setpriv = || Command::new("setpriv");
+    if setpriv().arg("--version").output().is_err() {
+        skip!("setpriv is not installed");
+    }
+    let stage = Stage::new();
+    let (a, c) = (stage.a(Family::V4).to_string(), stage.c(Family::V4).to_string());
+    let mut command = setpriv();
+    command
+        .args([
+            "--inh-caps=-all,+net_admin",
+            "--bounding-set=-all,+net_admin",
+            "--no-new-privs",
+        ])
+        .arg(env!("CARGO_BIN_EXE_routelet"))
+        .args(["trace", &a, &c, "--admin-socket"])
+        .arg(stage.socket());
+    let output = stage.netns().run(|| command.output()).unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("the agent knows default/a"), "{text}");
+    assert!(text.contains("whole: each hop is as it should be"), "{text}");
 }
 
 #[test]
