@@ -1,6 +1,8 @@
 //! What is judged from facts alone: what the agent knows against what the kernel holds. What the kernel alone shows is
 //! tested on real ones, in tests/trace.
 
+mod tunnels;
+
 use std::collections::BTreeMap;
 
 use routelet_model::{
@@ -8,7 +10,6 @@ use routelet_model::{
     Vxlan,
 };
 use routelet_netlink::fib::FibRoute;
-use routelet_netlink::forward::{Against, ChainFamily, DroppingChain, Firewall};
 use routelet_netlink::setup::LinkState;
 
 use super::super::facts::{From, Known, KnownPeer, KnownPod, To};
@@ -401,117 +402,5 @@ fn a_policy_route_is_told_with_its_table() {
         Place::Route,
         "0.0.0.0/0 via 172.30.0.1 dev eth0 proto 4 (static) table 100 decides",
         "ip route del",
-    );
-}
-
-#[test]
-fn firewalls_are_doubts_where_rules_decide() {
-    let chain = |name: &str| DroppingChain {
-        firewall: Firewall::Nftables,
-        family: ChainFamily::Ip,
-        table: "filter".to_owned(),
-        chain: name.to_owned(),
-    };
-    doubts(
-        |facts| facts.dropping = vec![(chain("FORWARD"), Passage::Undecided)],
-        Place::Firewall,
-        "unless one of its rules accepts",
-    );
-    let against = |sure, by_rule| Against {
-        chain: chain("INPUT"),
-        sure,
-        by_rule,
-    };
-    doubts(
-        |facts| facts.against = vec![against(false, false)],
-        Place::TunnelFirewall,
-        "drops by policy, unless one of its rules accepts VXLAN",
-    );
-    doubts(
-        |facts| facts.against = vec![against(false, true)],
-        Place::TunnelFirewall,
-        "a rule drops some packets of UDP port 4789",
-    );
-    breaks(
-        |facts| facts.against = vec![against(true, true)],
-        Place::TunnelFirewall,
-        "a rule drops UDP port 4789",
-        "accept UDP port 4789",
-    );
-}
-
-/// IPIP has neither neighbour nor FDB entry: the route's gateway is the peer's node itself.
-#[test]
-fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
-    let by_ipip = |facts: &mut Facts| {
-        let (device, gateway) = (name("tunl0"), "172.30.0.3".parse().unwrap());
-        let link_of = Link {
-            kind: LinkKind::Ipip { ours: true },
-            mac: None,
-            mtu: Some(1480),
-            up: true,
-            running: true,
-            given: Vec::new(),
-            index: 0,
-        };
-        let target = RouteTarget::Nexthop {
-            link: device,
-            gateway,
-        };
-        let subnet = Key::route("10.244.2.0/24".parse().unwrap());
-        facts.tables.insert(subnet, Object::Route(target));
-        facts
-            .tables
-            .insert(Key::Link(device), Object::Link(Box::new(link_of)));
-        facts.tables.insert(
-            Key::Nexthop {
-                link: device,
-                gateway,
-            },
-            Object::Nexthop,
-        );
-        facts.devices.push(device);
-        facts.links.push(link(5, "tunl0", 1480));
-        facts.there = Some(Decision::Route(route(
-            "10.244.2.0/24",
-            Some("172.30.0.3"),
-            "tunl0",
-        )));
-        facts.back = Some((device, Decision::Route(route("10.244.1.2/32", None, VETH))));
-        peer(facts).way = "ipip".to_owned();
-        peer(facts).device = Some(device);
-    };
-    let mut whole = facts();
-    by_ipip(&mut whole);
-    let hops = walk(&whole);
-    assert!(hops.iter().all(|hop| hop.verdict == Verdict::Ok), "{hops:#?}");
-    let places: Vec<_> = hops.iter().skip(7).map(|hop| hop.place).collect();
-    assert_eq!(
-        places,
-        [
-            Place::Nexthop,
-            Place::TunnelDevice,
-            Place::Underlay,
-            Place::WayBack
-        ]
-    );
-    breaks(
-        |facts| {
-            by_ipip(facts);
-            facts.links[0].mtu = 1490;
-        },
-        Place::TunnelDevice,
-        "its MTU is 1480, to which the tunnel adds 20 bytes, and that of eth0 below it is 1490",
-        "--mtu=1470",
-    );
-    breaks(
-        |facts| {
-            by_ipip(facts);
-            let (key, _) = element(NftSet::Nodes, "172.30.0.3/32");
-            facts.tables.remove(&key);
-        },
-        Place::TunnelFirewall,
-        "the agent's nft table does not know node node-2, so that its IPIP packets are dropped here",
-        "the agent runs",
     );
 }
