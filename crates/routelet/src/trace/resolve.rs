@@ -125,7 +125,8 @@ pub(crate) fn source(
     };
     let Some(Local { id, veth, addresses }) = found else {
         return Err(format!(
-            "{end} is no pod of this node: ask on the node that it runs on (kubectl get pod --all-namespaces --output wide)"
+            "{end} is no pod of this node with a network of its own: ask on the node that it runs on (kubectl get pod \
+             --all-namespaces --output wide)"
         ));
     };
     if addresses.is_empty() {

@@ -1,6 +1,7 @@
 //! Tunnels: what stands in their way, and IPIP.
 
 use routelet_netlink::forward::{Against, ChainFamily, DroppingChain, Firewall};
+use routelet_netlink::inspect::NeighbourRow;
 
 use super::*;
 
@@ -113,5 +114,67 @@ fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
         Place::TunnelFirewall,
         "the agent's nft table does not know node node-2, so that its IPIP packets are dropped here",
         "the agent runs",
+    );
+}
+
+/// `NUD_FAILED`: no one answered when the kernel last asked.
+const FAILED: u16 = 0x20;
+
+fn silent(link: &str, address: &str) -> NeighbourRow {
+    NeighbourRow {
+        link: name(link),
+        address: address.parse().unwrap(),
+        mac: None,
+        state: FAILED,
+        protocol: 0,
+    }
+}
+
+#[test]
+fn who_did_not_answer_is_a_doubt() {
+    doubts(
+        |facts| facts.neighbours = vec![silent("eth0", "172.30.0.3")],
+        Place::Underlay,
+        "172.30.0.3 did not answer when it was last asked for",
+    );
+    // Another link's, or another address', is of no concern.
+    let mut whole = facts();
+    whole.neighbours = vec![silent("eth1", "172.30.0.3"), silent("eth0", "172.30.0.4")];
+    assert!(walk(&whole).iter().all(|hop| hop.verdict == Verdict::Ok));
+
+    let to_local = |facts: &mut Facts| {
+        facts.to.address = "10.244.1.3".parse().unwrap();
+        facts.to.veth = Some(name("cali00000000003"));
+        facts.links.push(link(9, "cali00000000003", 1450));
+        let way = route("10.244.1.3/32", None, "cali00000000003");
+        facts.there = Some(Decision::Route(way));
+    };
+    let mut whole = facts();
+    to_local(&mut whole);
+    assert!(walk(&whole).iter().all(|hop| hop.verdict == Verdict::Ok));
+    doubts(
+        |facts| {
+            to_local(facts);
+            facts.neighbours = vec![silent("cali00000000003", "10.244.1.3")];
+        },
+        Place::OtherVeth,
+        "did not answer when it was last asked for 10.244.1.3",
+    );
+    doubts(
+        |facts| {
+            to_local(facts);
+            facts.links.last_mut().unwrap().mtu = 1400;
+        },
+        Place::OtherVeth,
+        "its MTU is 1400, and the sender's 1450",
+    );
+}
+
+#[test]
+fn a_host_veth_with_another_mac_address_is_a_doubt() {
+    doubts(
+        |facts| facts.links[2].mac = Some(MacAddr([2, 0, 0, 0, 0, 1])),
+        Place::HostVeth,
+        "its MAC address is 02:00:00:00:00:01, and not ee:ee:ee:ee:ee:ee",
     );
 }
