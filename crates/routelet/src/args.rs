@@ -9,6 +9,8 @@ mod cni;
 mod diff;
 #[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod marks;
 #[cfg(test)]
@@ -206,6 +208,13 @@ pub(crate) struct ClusterArgs {
 
     #[command(flatten)]
     pub(crate) api: ApiArgs,
+
+    /// Write the condition NetworkUnavailable of this node's Node object: True while a new node has no network yet, so
+    /// that no pods are sent to it, and False once it has one. Takes the permission to patch nodes/status.
+    #[arg(long, env = "ROUTELET_NODE_CONDITION", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) node_condition: bool,
 }
 
 /// Where the Kubernetes API is.

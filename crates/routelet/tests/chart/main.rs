@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod condition;
 #[path = "../common/helm.rs"]
 mod helm;
 mod install;
 mod render;
 mod security;
+mod test_hook;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../../docs/security.md");
+const RIGHTS: &str = include_str!("../../../../charts/routelet/templates/rbac.yaml");
 const MANIFESTS: &str = include_str!("../../../../deploy/routelet.yaml");
 
 fn objects() -> Vec<Value> {
@@ -93,4 +94,19 @@ fn the_page_tells_each_right_with_the_api() {
     for (line, row) in table.iter().zip(&rows) {
         assert!(line.starts_with(row.as_str()), "{line}\nis not about\n{row}");
     }
+}
+
+#[test]
+fn the_page_tells_each_right_that_a_value_brings() {
+    let lists = RIGHTS
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("resources: ["));
+    let resources: Vec<&str> = lists
+        .flat_map(|list| list.trim_end_matches(']').split(", "))
+        .collect();
+    assert!(resources.contains(&"nodes/status"), "{resources:?}");
+    for resource in resources {
+        assert!(PAGE.contains(resource), "{resource} is not told");
+    }
+    assert!(PAGE.contains("nodeCondition") && PAGE.contains("ValidatingAdmissionPolicy"));
 }
