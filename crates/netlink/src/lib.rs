@@ -14,6 +14,7 @@ mod dump_answer;
 mod error;
 pub mod ethtool;
 mod extack;
+pub mod fib;
 mod filter;
 mod flusher;
 pub mod forward;

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
         tokio::spawn(axum::serve(listener, router).into_future());
     }
 
-    let api = ApiSettings::from(&args.cluster);
+    let api = ApiSettings::from(&args.cluster.api);
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
     tokio::spawn(events);

@@ -8,11 +8,14 @@ mod cleanup;
 mod cni;
 mod diff;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod documented;
 mod explain;
 mod marks;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
 
 use std::ffi::OsString;
@@ -31,6 +34,7 @@ pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use diff::DiffArgs;
 pub(crate) use marks::MarkArgs;
+pub(crate) use trace::TraceArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -41,6 +45,8 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// Exit code where the agent that was asked was not ready in time.
 pub(crate) const EXIT_NOT_READY: u8 = 4;
+/// Exit code of a packet's way that is broken.
+pub(crate) const EXIT_BROKEN: u8 = 1;
 /// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
 
@@ -71,6 +77,12 @@ Exit codes:
   1  something could not be taken away; the log says what and why
   2  wrong usage: an unknown flag, a value that is not allowed
   3  the agent runs on this node; nothing was touched";
+
+const TRACE_EXIT_CODES: &str = "\
+Exit codes:
+  0  the way is whole, as far as the kernel's tables tell
+  1  it is broken; the output names the first hop that breaks and what to do
+  2  it could not be looked at: wrong usage, a pod that is not found, a kernel that cannot be read";
 
 const STATUS_EXIT_CODES: &str = "\
 Exit codes:
@@ -127,6 +139,10 @@ pub(crate) enum Command {
     /// Take away all that the agent and the CNI plugin's installation have put on this node. The agent must not run.
     #[command(after_help = CLEANUP_EXIT_CODES)]
     Cleanup(Box<CleanupArgs>),
+    /// Follow a packet from a pod of this node, hop by hop, check each hop against the kernel, and name the first that
+    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address.
+    #[command(after_help = TRACE_EXIT_CODES)]
+    Trace(Box<TraceArgs>),
 }
 
 /// The command line, read.
@@ -190,6 +206,21 @@ pub(crate) struct ClusterArgs {
     #[arg(long, env = "ROUTELET_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
     pub(crate) node_name: String,
 
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+
+    /// Write the condition NetworkUnavailable of this node's Node object: True while a new node has no network yet, so
+    /// that no pods are sent to it, and False once it has one. Takes the permission to patch nodes/status.
+    #[arg(long, env = "ROUTELET_NODE_CONDITION", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) node_condition: bool,
+}
+
+/// Where the Kubernetes API is.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ApiArgs {
     /// Kubeconfig file to reach the API with. Without it: the service account of the pod.
     #[arg(long, env = "ROUTELET_KUBECONFIG", value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
@@ -202,13 +233,6 @@ pub(crate) struct ClusterArgs {
     /// Port of the API server, in place of the one that the kubeconfig or the pod's environment names.
     #[arg(long, env = "ROUTELET_API_SERVER_PORT", value_name = "PORT", value_parser = values::port)]
     pub(crate) api_server_port: Option<u16>,
-
-    /// Write the condition NetworkUnavailable of this node's Node object: True while a new node has no network yet, so
-    /// that no pods are sent to it, and False once it has one. Takes the permission to patch nodes/status.
-    #[arg(long, env = "ROUTELET_NODE_CONDITION", value_name = "true|false", default_value = "false",
-        default_missing_value = "true", num_args = 0..=1, require_equals = true,
-        action = clap::ArgAction::Set)]
-    pub(crate) node_condition: bool,
 }
 
 /// How packets reach the pods of other nodes.

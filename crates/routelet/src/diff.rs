@@ -152,7 +152,7 @@ impl View {
             ownership,
             planner,
         } = node::open(settings)?;
-        let client = routelet_watcher::connect(&ApiSettings::from(&settings.cluster)).await?;
+        let client = routelet_watcher::connect(&ApiSettings::from(&settings.cluster.api)).await?;
         let (told, events) = mpsc::channel(CHANNEL);
         let watches = Arc::new(Status::default());
         let node_name = settings.cluster.node_name.clone();

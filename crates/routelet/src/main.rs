@@ -26,6 +26,7 @@ mod saved_sysctls;
 mod signals;
 mod state;
 mod story;
+mod trace;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Status(args) => answered(ask::status::run(args), args::EXIT_FAILURE),
         Command::LogLevel(args) => answered(ask::log_level::run(args), args::EXIT_FAILURE),
         Command::Diff(args) => answered(diff::run(args), args::EXIT_CANNOT_COMPARE),
+        Command::Trace(args) => answered(trace::run(args), args::EXIT_USAGE),
     }
 }
 

@@ -7,7 +7,7 @@ use routelet_planner::{NftSettings, Settings, VxlanSettings};
 use routelet_reconciler::Ownership;
 use routelet_watcher::ApiSettings;
 
-use crate::args::{ClusterArgs, NexthopObjects, NftArgs, RunArgs};
+use crate::args::{ApiArgs, NexthopObjects, NftArgs, RunArgs};
 use crate::encapsulation;
 
 /// The kernel, opened, and what is told to planner and reconciler of it.
@@ -70,8 +70,8 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> an
     })
 }
 
-impl From<&ClusterArgs> for ApiSettings {
-    fn from(args: &ClusterArgs) -> Self {
+impl From<&ApiArgs> for ApiSettings {
+    fn from(args: &ApiArgs) -> Self {
         Self {
             kubeconfig: args.kubeconfig.clone(),
             server_host: args.api_server_host.clone(),

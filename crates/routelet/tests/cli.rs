@@ -151,6 +151,19 @@ fn settings_of_install_cni_are_told_likewise() {
 }
 
 #[test]
+fn trace_tells_its_exit_codes_and_refuses_what_is_no_end() {
+    let (code, stdout, _) = ended(routelet(&["trace", "--help"], &[]));
+    assert_eq!(code, 0);
+    assert!(stdout.contains("1  it is broken; the output names"), "{stdout}");
+    refused(&["trace", "default/a"], &[], &["<TO>"]);
+    let parts = ["'a' for '<TO>'", "NAMESPACE/NAME or an IP address"];
+    refused(&["trace", "default/a", "a"], &[], &parts);
+    let variables = [("ROUTELET_OUTPUT", "xml")];
+    let parts = ["ROUTELET_OUTPUT", "[possible values: table, json]"];
+    refused(&["trace", "default/a", "10.0.0.1"], &variables, &parts);
+}
+
+#[test]
 fn a_flag_wins_over_its_variable() {
     let variables = [("ROUTELET_VXLAN_VNI", "wrong")];
     let stderr = refused(

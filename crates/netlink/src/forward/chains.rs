@@ -1,4 +1,4 @@
-//! The base chains of nftables at the forward hook.
+//! The base chains of nftables: those at the forward hook, and all.
 //!
 //! Layout: linux/netfilter/nf_tables.h.
 
@@ -28,6 +28,36 @@ const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NF_INET_FORWARD: u32 = 2;
 const NF_DROP: u32 = 0;
 
+/// A base chain at any hook of IP packets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BaseChain {
+    pub(super) family: ChainFamily,
+    pub(super) table: String,
+    pub(super) chain: String,
+    /// `NF_INET_…`.
+    hook: u32,
+    /// Whether its policy is to drop.
+    pub(super) drops: bool,
+    /// Whether its table is not in force.
+    pub(super) dormant: bool,
+}
+
+impl BaseChain {
+    /// Whether it sees packets that the host itself sends or receives.
+    pub(super) fn is_passed_by_own(&self) -> bool {
+        self.hook != NF_INET_FORWARD
+    }
+
+    pub(super) fn into_dropping(self) -> DroppingChain {
+        DroppingChain {
+            firewall: Firewall::Nftables,
+            family: self.family,
+            table: self.table,
+            chain: self.chain,
+        }
+    }
+}
+
 /// A base chain at the forward hook.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ForwardChain {
@@ -49,8 +79,22 @@ impl ForwardChain {
     }
 }
 
-/// All of them.
+/// Those at the forward hook.
 pub(super) fn forward_chains(socket: &mut Socket) -> Result<Vec<ForwardChain>, Error> {
+    let chains = base_chains(socket)?.into_iter();
+    let forward = chains.filter(|chain| chain.hook == NF_INET_FORWARD);
+    Ok(forward
+        .map(|chain| ForwardChain {
+            drops: chain.drops && !chain.dormant,
+            family: chain.family,
+            table: chain.table,
+            chain: chain.chain,
+        })
+        .collect())
+}
+
+/// Those at any hook.
+pub(super) fn base_chains(socket: &mut Socket) -> Result<Vec<BaseChain>, Error> {
     let mut chains = Vec::new();
     let request = NfMessage::new(NFTABLES, NFT_MSG_GETCHAIN, 0);
     match socket.dump(&request, &mut chains, |_, payload| read_chain(payload)) {
@@ -63,7 +107,7 @@ pub(super) fn forward_chains(socket: &mut Socket) -> Result<Vec<ForwardChain>, E
         let request = NfMessage::new(NFTABLES, NFT_MSG_GETTABLE, 0);
         socket.dump(&request, &mut dormant, |_, payload| read_dormant(payload))?;
         for chain in &mut chains {
-            chain.drops &= !dormant
+            chain.dormant = dormant
                 .iter()
                 .any(|(family, table)| *family == chain.family && *table == chain.table);
         }
@@ -75,13 +119,16 @@ pub(super) fn forward_chains(socket: &mut Socket) -> Result<Vec<ForwardChain>, E
 pub(super) fn concerns(frame: &Frame<'_>) -> bool {
     match frame.kind.to_be_bytes() {
         [NFTABLES, NFT_MSG_NEWTABLE | NFT_MSG_DELTABLE] => true,
-        [NFTABLES, NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN] => !matches!(read_chain(frame.payload), Ok(None)),
+        [NFTABLES, NFT_MSG_NEWCHAIN | NFT_MSG_DELCHAIN] => match read_chain(frame.payload) {
+            Ok(chain) => chain.is_some_and(|chain| chain.hook == NF_INET_FORWARD),
+            Err(_) => true,
+        },
         _ => false,
     }
 }
 
-/// Reads a chain; `None` for one that is not at the forward hook.
-fn read_chain(payload: &[u8]) -> Result<Option<ForwardChain>, Error> {
+/// Reads a chain; `None` for one that is at no hook of IP packets.
+fn read_chain(payload: &[u8]) -> Result<Option<BaseChain>, Error> {
     let attributes = Attributes::after(payload, HEADER)?;
     let Some(family) = ChainFamily::of_number(payload[0]) else {
         return Ok(None);
@@ -97,12 +144,14 @@ fn read_chain(payload: &[u8]) -> Result<Option<ForwardChain>, Error> {
             _ => {}
         }
     }
-    match (table, chain) {
-        (Some(table), Some(chain)) if hook == Some(NF_INET_FORWARD) => Ok(Some(ForwardChain {
+    match (table, chain, hook) {
+        (Some(table), Some(chain), Some(hook)) => Ok(Some(BaseChain {
             family,
             table: table.to_owned(),
             chain: chain.to_owned(),
+            hook,
             drops: policy == Some(NF_DROP),
+            dormant: false,
         })),
         _ => Ok(None),
     }

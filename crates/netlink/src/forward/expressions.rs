@@ -26,21 +26,21 @@ const REGISTER: u16 = 1;
 const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
 
-const NFTA_META_KEY: u16 = 2;
+pub(super) const NFTA_META_KEY: u16 = 2;
 const NFT_META_NFPROTO: u32 = 15;
-const NFTA_PAYLOAD_BASE: u16 = 2;
-const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
+pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFTA_BITWISE_DREG: u16 = 2;
 const NFTA_BITWISE_LEN: u16 = 3;
 const NFTA_BITWISE_MASK: u16 = 4;
 const NFTA_BITWISE_XOR: u16 = 5;
-const NFTA_CMP_OP: u16 = 2;
-const NFTA_CMP_DATA: u16 = 3;
-const NFT_CMP_EQ: u32 = 0;
-const NFTA_IMMEDIATE_DATA: u16 = 2;
-const NFTA_MATCH_NAME: u16 = 1;
+pub(super) const NFTA_CMP_OP: u16 = 2;
+pub(super) const NFTA_CMP_DATA: u16 = 3;
+pub(super) const NFT_CMP_EQ: u32 = 0;
+pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
+pub(super) const NFTA_MATCH_NAME: u16 = 1;
 
 /// What one of our rules accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -213,7 +213,7 @@ pub(super) fn read(chain: ChainFamily, list: Attributes<'_>) -> Result<Option<Ac
     Ok(accept.filter(|_| is_accepted))
 }
 
-fn expression_of<'a>(expression: &Attribute<'a>) -> Result<(&'a str, Attributes<'a>), Error> {
+pub(super) fn expression_of<'a>(expression: &Attribute<'a>) -> Result<(&'a str, Attributes<'a>), Error> {
     let (mut name, mut data) = ("", Attributes::new(&[]));
     for attribute in expression.nested() {
         let attribute = attribute?;
@@ -226,7 +226,7 @@ fn expression_of<'a>(expression: &Attribute<'a>) -> Result<(&'a str, Attributes<
     Ok((name, data))
 }
 
-fn find<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<Attribute<'a>>, Error> {
+pub(super) fn find<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<Attribute<'a>>, Error> {
     for attribute in attributes.clone() {
         let attribute = attribute?;
         if attribute.kind == kind {
@@ -236,14 +236,14 @@ fn find<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<Attribute<'
     Ok(None)
 }
 
-fn number(attributes: &Attributes<'_>, kind: u16) -> Result<Option<u32>, Error> {
+pub(super) fn number(attributes: &Attributes<'_>, kind: u16) -> Result<Option<u32>, Error> {
     find(attributes, kind)?
         .map(|attribute| attribute.u32_be())
         .transpose()
 }
 
 /// The value that the attribute holds.
-fn data_of<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<&'a [u8]>, Error> {
+pub(super) fn data_of<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<&'a [u8]>, Error> {
     let Some(data) = find(attributes, kind)? else {
         return Ok(None);
     };
@@ -251,13 +251,18 @@ fn data_of<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<&'a [u8]
 }
 
 fn is_accept(immediate: &Attributes<'_>) -> Result<bool, Error> {
+    Ok(verdict_of(immediate)? == Some(NF_ACCEPT))
+}
+
+/// The verdict (`NF_…`) that an immediate expression gives, if it gives one.
+pub(super) fn verdict_of(immediate: &Attributes<'_>) -> Result<Option<u32>, Error> {
     let Some(data) = find(immediate, NFTA_IMMEDIATE_DATA)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let Some(verdict) = find(&data.nested(), NFTA_DATA_VERDICT)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(number(&verdict.nested(), NFTA_VERDICT_CODE)? == Some(NF_ACCEPT))
+    number(&verdict.nested(), NFTA_VERDICT_CODE)
 }
 
 /// The subnet that an address' first bytes, under a mask, stand for.

@@ -21,6 +21,7 @@ const TABLE: &str = "filter";
 const NAME: usize = 32;
 /// `struct ipt_getinfo`: the name, then valid hooks, five entry points, five underflows, number and size of entries.
 const INFO: usize = 84;
+const ENTRY_OF_FORWARD: usize = NAME + 4 + 2 * 4;
 const UNDERFLOW_OF_FORWARD: usize = NAME + 4 + 5 * 4 + 2 * 4;
 const SIZE: usize = 80;
 /// `struct ipt_get_entries` up to the entries: the name and their size, which eight bytes align.
@@ -69,17 +70,20 @@ fn is_in_use(family: Family) -> Result<bool, Error> {
     }
 }
 
-fn drops(family: Family) -> Result<bool, Error> {
-    let what = || Error::io(format!("reading the {family} table {TABLE} of iptables-legacy"));
-    let domain = match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
+/// Whether FORWARD has rules beside its policy, in the table of the chain's family.
+pub(super) fn has_rules(chain: ChainFamily) -> Result<bool, Error> {
+    let family = match chain {
+        ChainFamily::Ip6 => Family::V6,
+        ChainFamily::Ip | ChainFamily::Inet => Family::V4,
     };
-    let socket =
-        socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(|e| what()(e.into()))?;
+    let info = info(&open(family)?, family)?;
+    Ok(read_u32(&info, ENTRY_OF_FORWARD) != read_u32(&info, UNDERFLOW_OF_FORWARD))
+}
+
+fn drops(family: Family) -> Result<bool, Error> {
+    let socket = open(family)?;
     for _ in 0..ATTEMPTS {
-        let mut info = named(INFO);
-        get(&socket, family, SO_GET_INFO, &mut info).map_err(what())?;
+        let info = info(&socket, family)?;
         let size = read_u32(&info, SIZE).unwrap_or_default();
         let mut entries = named(ENTRIES + size as usize);
         entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
@@ -87,7 +91,7 @@ fn drops(family: Family) -> Result<bool, Error> {
             // It has another size by now.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINVAL)) => {}
             result => {
-                result.map_err(what())?;
+                result.map_err(reading(family))?;
                 let underflow = read_u32(&info, UNDERFLOW_OF_FORWARD).unwrap_or_default();
                 return policy(family, &entries[ENTRIES..], underflow as usize)
                     .map(|verdict| verdict == DROP)
@@ -96,6 +100,25 @@ fn drops(family: Family) -> Result<bool, Error> {
         }
     }
     Err(Error::Interrupted(ATTEMPTS))
+}
+
+fn open(family: Family) -> Result<OwnedFd, Error> {
+    let domain = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    let opened = socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    opened.map_err(|errno| reading(family)(errno.into()))
+}
+
+fn info(socket: &OwnedFd, family: Family) -> Result<Vec<u8>, Error> {
+    let mut info = named(INFO);
+    get(socket, family, SO_GET_INFO, &mut info).map_err(reading(family))?;
+    Ok(info)
+}
+
+fn reading(family: Family) -> impl FnOnce(io::Error) -> Error {
+    Error::io(format!("reading the {family} table {TABLE} of iptables-legacy"))
 }
 
 /// The verdict of the rule at `offset`.

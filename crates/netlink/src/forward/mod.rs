@@ -6,7 +6,10 @@
 mod chains;
 mod expressions;
 mod legacy;
+mod passage;
+mod port;
 mod rules;
+mod tunnel;
 
 use std::fmt;
 
@@ -17,6 +20,9 @@ use crate::frame::Frames;
 use crate::monitor::{Monitor, Received};
 use crate::{Error, Socket};
 use chains::ForwardChain;
+
+pub use passage::Passage;
+pub use tunnel::Against;
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u8 = 10;

@@ -94,6 +94,29 @@ fn in_chain(chain: &ForwardChain) -> NfAttributes {
         .text(NFTA_RULE_CHAIN, &chain.chain)
 }
 
+/// What our rules in a chain accept.
+pub(super) fn accepted(socket: &mut Socket, chain: &ForwardChain) -> Result<Vec<Accept>, Error> {
+    let rules = marked(socket, chain)?;
+    Ok(rules.into_iter().filter_map(|rule| rule.accept).collect())
+}
+
+/// Whether a chain has any rule.
+pub(super) fn any(socket: &mut Socket, chain: &ForwardChain) -> Result<bool, Error> {
+    let request = message(chain, NFT_MSG_GETRULE).with(in_chain(chain));
+    let mut found = Vec::new();
+    let dumped = socket.dump(&request, &mut found, |_, payload| {
+        let mut names = Attributes::after(payload, HEADER)?.flatten();
+        // A kernel before 4.10 tells the rules of other chains, too.
+        let is_of_it = payload[0] == chain.family.number()
+            && names.any(|attribute| attribute.kind == NFTA_RULE_CHAIN && attribute.text() == chain.chain);
+        Ok(is_of_it.then_some(()))
+    });
+    match dumped {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|()| !found.is_empty()),
+    }
+}
+
 /// The rules of a chain that carry our mark.
 fn marked(socket: &mut Socket, chain: &ForwardChain) -> Result<Vec<Marked>, Error> {
     let request = message(chain, NFT_MSG_GETRULE).with(in_chain(chain));

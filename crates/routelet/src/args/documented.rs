@@ -10,9 +10,12 @@ fn settings(command: &Command, known: &[&Arg]) -> String {
     let mut heading = None;
     let is_new = |argument: &&Arg| known.iter().all(|known| known.get_id() != argument.get_id());
     for argument in command.get_arguments().filter(is_new) {
-        if heading != argument.get_help_heading() {
-            heading = argument.get_help_heading();
-            text += &format!("\n### {}\n\n", heading.unwrap_or("Other"));
+        if heading != Some(argument.get_help_heading()) {
+            heading = Some(argument.get_help_heading());
+            if let Some(name) = argument.get_help_heading() {
+                text += &format!("\n### {name}\n");
+            }
+            text.push('\n');
             text += "| flag, variable | default | values | meaning |\n|---|---|---|---|\n";
         }
         text += &row(argument);
@@ -21,13 +24,13 @@ fn settings(command: &Command, known: &[&Arg]) -> String {
 }
 
 fn row(argument: &Arg) -> String {
-    let flag = match argument.get_long() {
-        Some(flag) => format!("`--{flag}`"),
-        None => format!("`{}`", argument.get_value_names().unwrap().join(" ")),
-    };
-    let name = match argument.get_env() {
-        Some(variable) => format!("{flag}<br>`{}`", variable.to_str().unwrap()),
-        None => flag,
+    let name = match argument.get_long() {
+        Some(flag) => {
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            format!("`--{flag}`<br>`{variable}`")
+        }
+        // What is asked for stands without a flag, and has no variable.
+        None => format!("`{}`", argument.get_id().as_str().to_uppercase()),
     };
     let default: Vec<_> = argument
         .get_default_values()
@@ -61,12 +64,7 @@ fn row(argument: &Arg) -> String {
         true => required.to_owned(),
         false => default.join(" "),
     };
-    let cells = [
-        name,
-        default,
-        values,
-        meaning.replace('\n', " "),
-    ];
+    let cells = [name, default, values, meaning.replace('\n', " ")];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
@@ -87,9 +85,7 @@ fn the_documentation_lists_every_setting() {
             .collect();
         text += &format!("\n## `routelet {}`\n", command.get_name());
         text += &settings(command, &known);
-        if !shared.is_empty() {
-            text += &format!("\nWith the meaning that it has above: {}.\n", shared.join(", "));
-        }
+        text += &format!("\nWith the meaning that it has above: {}.\n", shared.join(", "));
     }
     crate::documented::compare("configuration.md", &(text + "\n"));
 }

@@ -45,9 +45,9 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(cluster.node_name, "node-1");
     assert_eq!(
         (
-            cluster.kubeconfig,
-            cluster.api_server_host,
-            cluster.api_server_port
+            cluster.api.kubeconfig,
+            cluster.api.api_server_host,
+            cluster.api.api_server_port
         ),
         (None, None, None)
     );

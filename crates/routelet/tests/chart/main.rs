@@ -8,4 +8,5 @@ mod helm;
 mod install;
 mod pages;
 mod render;
+mod security;
 mod test_hook;

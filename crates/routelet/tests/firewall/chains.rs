@@ -6,7 +6,7 @@ use std::fs;
 use ipnet::IpNet;
 use routelet_lab::wait;
 use routelet_netlink::Netns;
-use routelet_netlink::forward::{Forwarding, Opening};
+use routelet_netlink::forward::{Against, Forwarding, Opening, Passage};
 
 use crate::need;
 use crate::support::{nft, run};
@@ -300,4 +300,82 @@ fn changes_by_others_are_heard_and_our_own_are_not() {
     assert!(host.forwarding.changed(), "the policy was changed");
     nft(&host.netns, "flush ruleset");
     assert!(host.forwarding.changed(), "everything went");
+}
+
+#[test]
+fn how_pods_pass_through_a_chain_that_drops_is_told_as_far_as_it_is_sure() {
+    need!("nft" "iptables-legacy");
+    let mut host = Host::new();
+    let pod = "10.244.1.2".parse().unwrap();
+    nft(
+        &host.netns,
+        "add table inet fw; add chain inet fw pass { type filter hook forward priority 10; policy drop; };",
+    );
+    let passages = |host: &mut Host| {
+        let Host { netns, forwarding } = host;
+        let look = || {
+            let chains = forwarding.dropping().unwrap();
+            let passage = |chain| forwarding.passage(chain, pod).unwrap();
+            chains.iter().map(passage).collect::<Vec<_>>()
+        };
+        netns.run(look).unwrap()
+    };
+    assert_eq!(passages(&mut host), [Passage::Closed]);
+    nft(&host.netns, "add rule inet fw pass tcp dport 80 accept");
+    assert_eq!(passages(&mut host), [Passage::Undecided]);
+    host.opened_for(&["10.244.2.0/24"]);
+    assert_eq!(passages(&mut host), [Passage::Undecided]);
+    host.opened_for(&["10.244.1.0/24"]);
+    assert_eq!(passages(&mut host), [Passage::Opened]);
+
+    host.run("iptables-legacy -P FORWARD DROP");
+    assert_eq!(passages(&mut host), [Passage::Opened, Passage::Closed]);
+    host.run("iptables-legacy -A FORWARD -s 10.244.0.0/16 -j ACCEPT");
+    assert_eq!(passages(&mut host), [Passage::Opened, Passage::Undecided]);
+}
+
+#[test]
+fn what_stands_in_the_tunnels_way_is_found() {
+    need!("nft" "iptables-nft");
+    let mut host = Host::new();
+    let against = |host: &mut Host| -> Vec<(String, bool, bool)> {
+        let Host { netns, forwarding } = host;
+        let found = netns
+            .run(|| forwarding.against_port(4789, "routelet").unwrap())
+            .unwrap();
+        let told = |against: Against| (against.chain.to_string(), against.sure, against.by_rule);
+        found.into_iter().map(told).collect()
+    };
+    nft(
+        &host.netns,
+        "add table inet routelet; add chain inet routelet guard { type filter hook prerouting priority -300; };
+         add rule inet routelet guard udp dport 4789 drop;
+         add table inet fw; add chain inet fw in { type filter hook input priority 0; };
+         add chain inet fw called; add rule inet fw in udp dport 4790 drop;
+         add rule inet fw in udp dport 4789 accept; add rule inet fw in tcp dport 22 drop;",
+    );
+    assert_eq!(against(&mut host), []);
+    nft(
+        &host.netns,
+        "add rule inet fw called ip saddr 10.0.0.0/8 udp dport 4789 reject",
+    );
+    let called = ("nftables chain inet fw called".to_owned(), false, true);
+    assert_eq!(against(&mut host), std::slice::from_ref(&called));
+    nft(&host.netns, "add rule inet fw in udp dport 4789 counter drop");
+    let input = ("nftables chain inet fw in".to_owned(), true, true);
+    assert!(against(&mut host).contains(&input), "{:?}", against(&mut host));
+    host.run("iptables-nft -A INPUT -p udp --dport 4000:5000 -j DROP");
+    let iptables = ("nftables chain ip filter INPUT".to_owned(), true, true);
+    assert!(against(&mut host).contains(&iptables), "{:?}", against(&mut host));
+
+    nft(&host.netns, "delete table inet fw");
+    host.run("iptables-nft -F INPUT");
+    assert_eq!(against(&mut host), []);
+    host.run("iptables-nft -P INPUT DROP");
+    let policy = |sure| ("nftables chain ip filter INPUT".to_owned(), sure, false);
+    assert_eq!(against(&mut host), [policy(true)]);
+    host.run("iptables-nft -A INPUT -i lo -j ACCEPT");
+    assert_eq!(against(&mut host), [policy(false)]);
+    nft(&host.netns, "add table ip filter { flags dormant; }");
+    assert_eq!(against(&mut host), []);
 }

@@ -1,0 +1,10 @@
+//! `routelet trace` on real kernels: whole ways, and ways that are broken at one hop.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod breaks;
+mod docs;
+mod ends;
+mod stage;
+mod tunnel_breaks;
+mod whole;
