@@ -13,6 +13,7 @@
 
 mod claims;
 mod contest;
+mod flannel;
 mod missing;
 mod nft;
 mod own;

@@ -75,18 +75,22 @@ impl Planner {
             ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
-                let node = Arc::new(made_usable(node));
+                let node = Arc::new(made_usable(node, &self.settings));
                 self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
                 self.follow_own(self.own.with_node(None, &name), plan);
             }
             ClusterEvent::NodeApplied(node) => {
-                self.follow_node(node.name.clone(), Some(Arc::new(made_usable(node))), plan);
+                self.follow_node(
+                    node.name.clone(),
+                    Some(Arc::new(made_usable(node, &self.settings))),
+                    plan,
+                );
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
-            ClusterEvent::Synced(Resource::Nodes) => self.nodes_synced = true,
+            ClusterEvent::Synced(Resource::Nodes) => self.follow_all_nodes_told(plan),
         }
     }
 
@@ -182,6 +186,14 @@ impl Planner {
         });
     }
 
+    fn follow_all_nodes_told(&mut self, plan: &mut Plan) {
+        let touched = Touched {
+            own: !self.nodes_synced,
+            ..Touched::default()
+        };
+        self.step(&touched, plan, |planner| planner.nodes_synced = true);
+    }
+
     fn follow_own(&mut self, next: Own, plan: &mut Plan) {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
         let touched = match (self.own.facts(), next.facts()) {
@@ -247,6 +259,7 @@ impl Planner {
             settings: &self.settings,
             own: self.own.facts(),
             claims: &self.claims,
+            all_nodes: self.nodes_synced,
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Known<'a> {
     /// This node's facts in force, if it is known at all.
     pub(crate) own: Option<&'a Facts>,
     pub(crate) claims: &'a Claims,
+    /// Whether all Nodes have been told.
+    pub(crate) all_nodes: bool,
 }
 
 /// Wanted objects and standing refusals, gathered from one or more owners.

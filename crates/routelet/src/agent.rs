@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use routelet_model::Resource;
 use routelet_watcher::events::Publisher;
-use routelet_watcher::{ApiSettings, Status};
+use routelet_watcher::{ApiSettings, Status, condition};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin;
+use crate::admin::{self, NotReady};
 use crate::args::{AdminAddress, AdminSocket, RunArgs, Settings};
 use crate::cni::{self, Installation};
 use crate::dataplane::{Dataplane, Inputs};
@@ -54,7 +54,13 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
         let listener = admin::bind_socket(path)?;
         let files = args.cni.files.clone();
         let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
-        let router = admin::for_root(router.clone(), health_seen, text, Arc::new(knowledge), log);
+        let router = admin::for_root(
+            router.clone(),
+            health_seen.clone(),
+            text,
+            Arc::new(knowledge),
+            log,
+        );
         tokio::spawn(axum::serve(listener, router).into_future());
     }
     if let AdminAddress::At(address) = args.admin.admin_address {
@@ -67,6 +73,10 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
     tokio::spawn(events);
+    if args.cluster.node_condition {
+        let node_name = args.cluster.node_name.clone();
+        tokio::spawn(condition::keep(client.clone(), node_name, ready(health_seen)));
+    }
 
     let (told, cluster) = mpsc::channel(CHANNEL);
     let inputs = Inputs { cluster, inquiries };
@@ -86,4 +96,12 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
         }
     }
     Ok(())
+}
+
+/// Resolves once nothing stands in the way of the node's network.
+async fn ready(mut health: watch::Receiver<NotReady>) {
+    if health.wait_for(Vec::is_empty).await.is_err() {
+        // The dataplane has ended without.
+        std::future::pending::<()>().await;
+    }
 }

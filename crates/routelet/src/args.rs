@@ -7,6 +7,8 @@ mod asking;
 mod cleanup;
 mod cni;
 mod diff;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod marks;
 #[cfg(test)]
@@ -200,6 +202,13 @@ pub(crate) struct ClusterArgs {
     /// Port of the API server, in place of the one that the kubeconfig or the pod's environment names.
     #[arg(long, env = "ROUTELET_API_SERVER_PORT", value_name = "PORT", value_parser = values::port)]
     pub(crate) api_server_port: Option<u16>,
+
+    /// Write the condition NetworkUnavailable of this node's Node object: True while a new node has no network yet, so
+    /// that no pods are sent to it, and False once it has one. Takes the permission to patch nodes/status.
+    #[arg(long, env = "ROUTELET_NODE_CONDITION", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) node_condition: bool,
 }
 
 /// How packets reach the pods of other nodes.

@@ -11,6 +11,8 @@ mod cleanup;
 mod cni;
 mod dataplane;
 mod diff;
+#[cfg(test)]
+mod documented;
 mod encapsulation;
 mod firewall;
 mod inquiry;

@@ -51,6 +51,7 @@ fn defaults_are_those_of_the_design() {
         ),
         (None, None, None)
     );
+    assert!(!cluster.node_condition);
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
     assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
     assert_eq!(marks.vxlan_device_v6.as_str(), "vxlan-v6.calico");
