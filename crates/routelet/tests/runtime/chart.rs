@@ -250,6 +250,19 @@ fn the_agent_runs_with_what_the_chart_gives_it() {
         version.output.trim(),
         concat!("routelet ", env!("CARGO_PKG_VERSION"))
     );
+    // As with kubectl exec: the container's variables count, its arguments do not.
+    for (subcommand, shown) in [("status", "Agent          ready, in sync;"), ("diff", "")] {
+        let executed = runtime
+            .cri
+            .execute(&container, &["/bin/routelet", subcommand])
+            .unwrap();
+        assert_eq!(executed.code, 0, "routelet {subcommand}: {}", executed.output);
+        let is_right = match shown {
+            "" => executed.output.is_empty(),
+            shown => executed.output.contains(shown),
+        };
+        assert!(is_right, "routelet {subcommand}: {}", executed.output);
+    }
     let troubles: Vec<_> = log()
         .lines()
         .filter(|line| line.contains("WARN") || line.contains("ERROR"))
