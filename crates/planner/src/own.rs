@@ -59,7 +59,7 @@ impl Underlay {
     }
 
     /// MTU of what carries the packets of a family of pods.
-    fn mtu(&self, settings: &Settings, pods: Family) -> u32 {
+    pub(crate) fn mtu(&self, settings: &Settings, pods: Family) -> u32 {
         let family = Family::of(self.local);
         let overhead = match settings.tunnel(pods, family) {
             Some((Tunnel::Vxlan, _)) => *OVERHEAD.get(family),

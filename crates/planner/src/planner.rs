@@ -9,7 +9,7 @@ use rustc_hash::FxBuildHasher;
 use crate::claims::Claims;
 use crate::own::{self, Own, PodNetwork};
 use crate::peers;
-use crate::pods::Pods;
+use crate::pods::{Judged, Pods};
 use crate::vtep::made_usable;
 use crate::wanted::{Going, Known, Wanted};
 use crate::{Missing, Notice, Plan, Refusal, Settings, Way};
@@ -254,14 +254,36 @@ impl Planner {
         }
     }
 
-    fn wanted(&self, touched: &Touched) -> Wanted {
-        let mut wanted = Wanted::default();
-        let known = Known {
+    pub(crate) fn known(&self) -> Known<'_> {
+        Known {
             settings: &self.settings,
             own: self.own.facts(),
             claims: &self.claims,
             all_nodes: self.nodes_synced,
-        };
+        }
+    }
+
+    /// All Nodes but this one.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// A Node other than this one.
+    pub(crate) fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Each pod that has a network of its own, with its host veth and what becomes of its addresses.
+    pub(crate) fn judged_pods(&self) -> impl Iterator<Item = Judged<'_>> {
+        let known = self.known();
+        self.pods
+            .all()
+            .filter_map(move |pod| self.pods.judged(&known, pod))
+    }
+
+    fn wanted(&self, touched: &Touched) -> Wanted {
+        let mut wanted = Wanted::default();
+        let known = self.known();
         if touched.own {
             own::want(&known, &mut wanted);
         }

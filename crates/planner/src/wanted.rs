@@ -58,6 +58,11 @@ impl Wanted {
         });
     }
 
+    /// The keys of the objects.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.objects.iter().map(|(key, _)| *key)
+    }
+
     fn sort(&mut self) {
         self.objects.sort_unstable_by_key(|(key, _)| *key);
         // A Node that lists a subnet twice wants one route.

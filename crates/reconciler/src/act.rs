@@ -266,7 +266,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Whether an object that is not wanted may be taken away.
-    fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
+    pub(crate) fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
         let Some(actual) = &slot.actual else { return false };
         if !self.may_remove || !self.ownership.owns(key, actual) {
             return false;

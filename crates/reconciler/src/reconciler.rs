@@ -310,6 +310,19 @@ impl<K: Kernel> Reconciler<K> {
         self.backoff.troubles().filter(|(_, trouble)| trouble.told)
     }
 
+    /// What is wanted under a key and what the kernel has there, as far as is known.
+    pub fn look_up(&self, key: &Key) -> (Option<&Object>, Option<&Object>) {
+        let slot = self.table.get(key);
+        let side = |side: fn(&Slot) -> &Option<Object>| slot.and_then(|slot| side(slot).as_ref());
+        (side(|slot| &slot.wanted), side(|slot| &slot.actual))
+    }
+
+    /// Whether the object is wanted and the kernel has it as it should be.
+    pub fn is_in_place(&self, key: &Key) -> bool {
+        let is_in_place = |slot: &Slot| slot.wanted.is_some() && slot.in_sync();
+        self.table.get(key).is_some_and(is_in_place)
+    }
+
     /// Whether the kernel's state is still to be read, for the first time or again.
     pub fn is_in_doubt(&self) -> bool {
         self.resync_at.is_some()
@@ -321,6 +334,25 @@ impl<K: Kernel> Reconciler<K> {
             let wanted = slot.wanted.as_ref()?;
             (!slot.in_sync()).then_some((key, wanted, slot.actual.as_ref()))
         })
+    }
+
+    /// Objects that would be taken away: ours by their marks, and not wanted.
+    pub fn surplus(&self) -> impl Iterator<Item = (&Key, &Object)> {
+        self.table.iter().filter_map(|(key, slot): (&Key, &Slot)| {
+            let actual = slot.actual.as_ref()?;
+            (slot.wanted.is_none() && self.may_take_away(key, slot)).then_some((key, actual))
+        })
+    }
+
+    /// Reads all of the kernel's state, and writes nothing: for who only wants to see [`Self::differences`] and
+    /// [`Self::surplus`]. False where something could not be read, as the report says.
+    pub fn look(&mut self, now: Instant) -> bool {
+        self.resync_all(now);
+        if self.resync_at.is_none() {
+            self.read_others(now);
+            self.read_serving(now);
+        }
+        self.resync_at.is_none()
     }
 
     /// The kernel, to wait for its notifications when there is nothing left to do.

@@ -126,6 +126,23 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
+    /// Looks for routes of someone else's that serve in place of ours, which else show when ours cannot be made.
+    pub(crate) fn read_serving(&mut self, now: Instant) {
+        let Self { kernel, table, .. } = self;
+        let read = kernel.at_hand().dump_others(&mut |key, object| {
+            let serves = |slot: &Slot| {
+                let wanted = slot.wanted.as_ref().filter(|_| slot.actual.is_none());
+                wanted.is_some_and(|wanted| wanted.satisfied_by(&object))
+            };
+            if table.get(&key).is_some_and(serves) {
+                table.edit(key, |slot| slot.actual = Some(object));
+            }
+        });
+        if let Err(error) = read {
+            self.reread_later(Kind::Route, &error, now);
+        }
+    }
+
     /// Looks whether the routes of someone else's that serve in place of ours are still there.
     pub(crate) fn reread_serving(&mut self, now: Instant) {
         let serves = |(key, slot): (&Key, &Slot)| {

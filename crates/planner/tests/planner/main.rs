@@ -13,3 +13,4 @@ mod peers;
 mod pods;
 mod properties;
 mod support;
+mod views;
