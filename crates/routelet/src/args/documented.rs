@@ -61,12 +61,7 @@ fn row(argument: &Arg) -> String {
         true => required.to_owned(),
         false => default.join(" "),
     };
-    let cells = [
-        name,
-        default,
-        values,
-        meaning.replace('\n', " "),
-    ];
+    let cells = [name, default, values, meaning.replace('\n', " ")];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
