@@ -150,13 +150,26 @@ fn helm_installs_upgrades_and_uninstalls() {
     );
 
     helm(upgrade);
-    stage.helm(&[
+    let told = stage.helm(&[
         "upgrade",
         "routelet",
         CHART,
         "--set",
-        "mtu=1400,grafanaDashboard.enabled=true",
+        "mtu=1400,grafanaDashboard.enabled=true,nodeCondition=true",
     ]);
+    // This server knows no ValidatingAdmissionPolicies.
+    assert!(
+        told.iter()
+            .any(|line| line.contains("may write the status of every Node")),
+        "{told:?}"
+    );
+    let role = stage
+        .get("/apis/rbac.authorization.k8s.io/v1/clusterroles/routelet")
+        .unwrap();
+    assert_eq!(
+        role["rules"][2],
+        json!({"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]})
+    );
     let set = stage.get(&format!("{APPS}/daemonsets/routelet")).unwrap();
     assert!(set.to_string().contains("--mtu=1400"), "{set}");
     let dashboard = stage
