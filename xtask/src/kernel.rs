@@ -35,7 +35,7 @@ const VARIABLES: [&str; 3] = ["ROUTELET_NO_SKIP", "RUST_BACKTRACE", "PROPTEST_RN
 const DEFAULTS: [(&str, &str); 3] = [
     ("RUST_TEST_THREADS", "1"),
     ("PROPTEST_CASES", "8"),
-    ("ROUTELET_LAB_SLOWNESS", "10"),
+    ("ROUTELET_LAB_SLOWNESS", "5"),
 ];
 
 /// Runs tests on each kernel series. `arguments` are those of `cargo test`.

@@ -60,7 +60,7 @@ fn run(line: &str, clone: &Path, netns: Option<&Netns>, variables: &[(&str, &Pat
 }
 
 #[test]
-#[ignore = "builds the workspace anew, from a clone; .ci/run runs it"]
+#[ignore = "builds the workspace anew, from a clone, which takes minutes"]
 fn each_command_of_the_readme_works_in_its_order() {
     let directory = TempDir::new().unwrap();
     let clone = directory.path().join("routelet");
