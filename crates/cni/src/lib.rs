@@ -30,7 +30,7 @@ pub use attachment::{Attachment, InvalidAlias};
 pub use config::{DEFAULT_SOCKET, IpamConfig, NetworkConfig};
 pub use conflist::{Conflist, NotOurs, PLUGIN};
 pub use error::{Code, Error};
-pub use lease::{Lease, read_leases, remove_nobodys_leases};
+pub use lease::{Lease, Removal, read_leases, remove_lease, remove_nobodys_leases};
 pub use result::{CniResult, Interface, IpConfig, Route};
 use serde_json::{Map, Value, json};
 pub use version::SpecVersion;

@@ -131,6 +131,11 @@ impl Planner {
         self.pods.networked()
     }
 
+    /// All Pods of this node that the API has, whatever their state.
+    pub fn local_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.all().map(Arc::as_ref)
+    }
+
     /// The refusals that stand.
     pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
         self.refusals.iter()

@@ -136,6 +136,7 @@ impl<K: Kernel> Reconciler<K> {
         if before.is_some_and(|(_, before)| before != index) {
             // Another device of the same name: nothing of the old one's is left.
             self.gone.insert(Key::Link(link));
+            self.table.settle(&Key::Link(link), |slot| slot.withdrawn = None);
         } else if before.is_some_and(|(was_up, _)| was_up != now_up) {
             self.suspects.insert(link);
             self.look_again(link, now);

@@ -47,7 +47,8 @@ pub(crate) struct Slot {
     pub(crate) seen: u32,
     /// Whether the key is queued.
     queued: bool,
-    /// The host veth that a pod's route led to when it was last wanted, where it is wanted no more.
+    /// The host veth that was a pod's, or that a pod's route led to, when it was last wanted, where it is wanted no
+    /// more.
     pub(crate) withdrawn: Option<IfName>,
     /// What someone did to the object since it was last in sync.
     pub(crate) drift: Option<Cause>,

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::args::{AdminAddress, AdminSocket, RunArgs, Setting};
-use crate::cni::{self, Installation};
+use crate::cni::{self, Cni, Installation, Sweep};
 use crate::dataplane::Dataplane;
 use crate::instance::Instance;
 use crate::liveness::Liveness;
@@ -71,7 +71,10 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
 
     let (cluster, cluster_events) = mpsc::channel(CHANNEL);
     let story = Story::new(metrics.clone(), publisher);
-    let cni = Installation::new(args, configuration);
+    let cni = Cni {
+        installation: Installation::new(args, configuration),
+        sweep: Sweep::new(args, watches.clone(), metrics.clone()),
+    };
     let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story, cni)?
         .spawn()
         .context("cannot start the dataplane's thread")?;

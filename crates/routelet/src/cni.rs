@@ -3,6 +3,8 @@
 
 mod files;
 pub(crate) mod install;
+mod leaks;
+mod sweep;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,6 +15,9 @@ use routelet_planner::Planner;
 use tokio::sync::watch;
 
 use crate::args::{AdminSocket, CniArgs, CniFilesArgs, RunArgs};
+
+pub(crate) use leaks::Leak;
+pub(crate) use sweep::Sweep;
 
 /// The network's name, by which IPAM plugins keep leases.
 const NETWORK: &str = "k8s-pod-network";
@@ -27,6 +32,20 @@ pub(crate) type Configuration = Option<Conflist>;
 /// The text of a configuration, as the agent would write it now.
 pub(crate) fn text(args: &CniFilesArgs, list: &Conflist) -> String {
     files::with_port_maps(args, list).to_text()
+}
+
+/// What the agent does for the CNI plugin on this node.
+pub(crate) struct Cni {
+    pub(crate) installation: Installation,
+    pub(crate) sweep: Sweep,
+}
+
+impl Cni {
+    /// Orders a look at everything.
+    pub(crate) fn audit(&mut self, now: Instant) {
+        self.installation.audit(now);
+        self.sweep.audit(now);
+    }
 }
 
 /// What is installed on this node.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
 use crate::args::{NexthopObjects, NftArgs, RunArgs};
-use crate::cni::Installation;
+use crate::cni::Cni;
 use crate::encapsulation;
 use crate::firewall::Firewall;
 use crate::liveness::Liveness;
@@ -37,7 +37,7 @@ pub(crate) struct Dataplane {
     plan: Plan,
     reconciler: Reconciler<Kernel>,
     firewall: Firewall,
-    cni: Installation,
+    cni: Cni,
     devices: Vec<IfName>,
     cluster: mpsc::Receiver<ClusterEvent>,
     events: Vec<ClusterEvent>,
@@ -59,7 +59,7 @@ impl Dataplane {
         liveness: Liveness,
         metrics: Arc<Metrics>,
         story: Story,
-        cni: Installation,
+        cni: Cni,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let devices = encapsulation::devices(&args.marks, Some(args.overlay.encapsulation))?;
@@ -134,11 +134,11 @@ impl Dataplane {
             let firewall = self
                 .firewall
                 .follow(self.planner.own_node(), Instant::now(), &mut self.story);
-            let cni = match self.ready {
-                true => self.cni.follow(&self.planner, Instant::now()),
-                false => None,
+            let [cni, sweep] = match self.ready {
+                true => self.follow_cni(Instant::now()),
+                false => [None, None],
             };
-            let wake = [wake, firewall, cni]
+            let wake = [wake, firewall, cni, sweep]
                 .into_iter()
                 .flatten()
                 .fold(audit, Instant::min);
@@ -151,7 +151,7 @@ impl Dataplane {
                 }
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
-                () = self.cni.changed() => {}
+                () = self.cni.installation.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = Instant::now();
                     if audit <= now {
@@ -163,6 +163,15 @@ impl Dataplane {
                 }
             }
         }
+    }
+
+    /// Looks after the CNI plugin; returns when there will be more to do.
+    fn follow_cni(&mut self, now: Instant) -> [Option<Instant>; 2] {
+        let abandoned = || self.reconciler.abandoned_veths();
+        [
+            self.cni.installation.follow(&self.planner, now),
+            self.cni.sweep.follow(&self.planner, abandoned, now),
+        ]
     }
 
     /// Does all that there is to do at present; returns when there will be more, if that is known.

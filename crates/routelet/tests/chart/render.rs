@@ -38,6 +38,11 @@ const EACH: &[(&str, &str)] = &[
     ),
     ("cni.confDir=/etc/cni/other", r#""path":"/etc/cni/other""#),
     ("cni.confName=05-x.conflist", "--cni-conf-name=05-x.conflist"),
+    (
+        "cni.leaseDir=/srv/leases",
+        r#"{"mountPath":"/srv/leases","name":"cni-leases"}"#,
+    ),
+    ("cni.sweepAfter=off", "--cni-sweep-after=off"),
     ("openForward=true", "--open-forward=true"),
     ("logFormat=json", "--log-format=json"),
     ("logLevel=debug", "--log-level=debug"),
@@ -229,7 +234,13 @@ fn the_pod_has_what_it_needs_and_no_more() {
         .collect();
     assert_eq!(
         paths,
-        ["/proc/sys/net", "/run/routelet", "/opt/cni/bin", "/etc/cni/net.d"]
+        [
+            "/proc/sys/net",
+            "/run/routelet",
+            "/opt/cni/bin",
+            "/etc/cni/net.d",
+            "/var/lib/cni/networks"
+        ]
     );
     let kinds: BTreeSet<_> = objects
         .iter()

@@ -14,4 +14,5 @@ mod readiness;
 mod restart;
 mod settings;
 mod stage;
+mod sweep;
 mod underlay;
