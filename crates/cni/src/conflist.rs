@@ -11,6 +11,19 @@ use crate::{IpamConfig, NetworkConfig, SpecVersion};
 /// Program name of the plugin, by which the configuration names it and a runtime finds it.
 pub const PLUGIN: &str = "routelet-cni";
 
+/// File name of what takes the place of the list where pods outlive the agent. Any other network plugin's comes before it.
+pub const UNINSTALLED_CONFLIST: &str = "zz-routelet-uninstalled.conflist";
+
+/// The list that takes the place of `text`, one of ours of whatever version: by it a runtime can take down pods that are
+/// there, and is told why it can start none. `None` where `text` is no list of ours.
+pub fn uninstalled(text: &str) -> Option<String> {
+    let mut list: Value = serde_json::from_str(text).ok()?;
+    let mut plugins = list.get_mut("plugins")?.as_array_mut()?.iter_mut();
+    let ours = plugins.find(|plugin| plugin["type"] == PLUGIN)?;
+    ours["uninstalled"] = true.into();
+    Some(format!("{list:#}\n"))
+}
+
 /// What a node's configuration list depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflist {
@@ -96,6 +109,7 @@ impl Conflist {
             route_protocol: self.route_protocol,
             ipam: Some(self.ipam()),
             dns: None,
+            uninstalled: false,
         };
         let mut plugin = json!(config);
         if let Some(plugin) = plugin.as_object_mut() {
@@ -177,6 +191,18 @@ mod tests {
             ]
         });
         assert_eq!(list, wanted);
+    }
+
+    #[test]
+    fn the_list_of_an_uninstalled_agent_differs_in_that_alone() {
+        let text = conflist().to_text();
+        let mut list: Value = serde_json::from_str(&uninstalled(&text).unwrap()).unwrap();
+        let ours = list["plugins"][0].as_object_mut().unwrap();
+        assert_eq!(ours.remove("uninstalled"), Some(true.into()));
+        assert_eq!(list, serde_json::from_str::<Value>(&text).unwrap());
+        for other in ["", "{}", r#"{"plugins": [{"type": "bridge"}]}"#, "[]"] {
+            assert_eq!(uninstalled(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::io::Read;
 
 pub use attachment::{Attachment, InvalidAlias};
 pub use config::{DEFAULT_SOCKET, IpamConfig, NetworkConfig};
-pub use conflist::{Conflist, NotOurs, PLUGIN};
+pub use conflist::{Conflist, NotOurs, PLUGIN, UNINSTALLED_CONFLIST, uninstalled};
 pub use error::{Code, Error};
 pub use lease::{Lease, Removal, read_leases, remove_lease, remove_nobodys_leases};
 pub use result::{CniResult, Interface, IpConfig, Route};
@@ -80,6 +80,11 @@ fn carry_out(stdin: &mut dyn Read, version: &mut SpecVersion) -> Result<Option<V
         return Err(Error::new(Code::IncompatibleVersion, message));
     }
     let input = Input::read(whole)?;
+    if input.config.uninstalled && matches!(verb, Verb::Add | Verb::Status) {
+        let message = "routelet has been uninstalled from this node: pods that are there can be deleted, but none be started \
+                       until a network plugin is installed";
+        return Err(Error::new(Code::NotAvailable, message));
+    }
     match verb {
         Verb::Add => Ok(Some(add::add(&input, &Request::read()?)?.to_json(input.version))),
         Verb::Del => del::del(&input, &Request::read()?).map(|()| None),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use routelet_cni::UNINSTALLED_CONFLIST;
 
 use super::LogArgs;
 use super::values::{self, SweepAfter};
@@ -95,11 +96,14 @@ pub(crate) struct InstallCniArgs {
 
 /// Runtimes read lists of plugins only from files of this ending.
 fn conflist_name(text: &str) -> Result<String, String> {
-    let fits = text.ends_with(".conflist") && !text.starts_with('.') && !text.contains('/');
+    let fits = text.ends_with(".conflist")
+        && !text.starts_with('.')
+        && !text.contains('/')
+        && text != UNINSTALLED_CONFLIST;
     match fits {
         true => Ok(text.to_owned()),
-        false => {
-            Err("a file name that ends in .conflist is wanted, without '/' and no hidden one".to_owned())
-        }
+        false => Err(format!(
+            "a file name that ends in .conflist is wanted, without '/', no hidden one, and not {UNINSTALLED_CONFLIST}"
+        )),
     }
 }

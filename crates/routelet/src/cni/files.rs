@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use routelet_cni::install::{self, CONFLIST_MODE};
-use routelet_cni::{Conflist, PLUGIN};
+use routelet_cni::{Conflist, PLUGIN, UNINSTALLED_CONFLIST};
 
 use crate::args::CniFilesArgs;
 
@@ -38,7 +38,11 @@ pub(crate) fn install(args: &CniFilesArgs, list: &Conflist) -> io::Result<bool> 
             "wrote the CNI configuration"
         );
     }
-    Ok(new_program || new_list)
+    // What an earlier uninstallation has left for pods to be deleted by: they are by this one.
+    match fs::remove_file(args.cni_conf_dir.join(UNINSTALLED_CONFLIST)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(new_program || new_list),
+    }
 }
 
 /// The list as it is written: with portmap where its program is there, for a list with a plugin that is not there would
