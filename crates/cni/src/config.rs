@@ -42,9 +42,9 @@ pub struct NetworkConfig {
     /// Name servers for the pod, passed on to the runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Value>,
-    /// Whether pods can only be taken down: the agent that cared for their network has been uninstalled.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub uninstalled: bool,
+    /// Why no pod can be connected, where that is so: ADD and STATUS refuse with it. Pods that are there can be taken down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<String>,
 }
 
 /// What the plugin reads of the part for the IPAM plugin.

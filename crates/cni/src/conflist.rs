@@ -14,13 +14,13 @@ pub const PLUGIN: &str = "routelet-cni";
 /// File name of what takes the place of the list where pods outlive the agent. Any other network plugin's comes before it.
 pub const UNINSTALLED_CONFLIST: &str = "zz-routelet-uninstalled.conflist";
 
-/// The list that takes the place of `text`, one of ours of whatever version: by it a runtime can take down pods that are
-/// there, and is told why it can start none. `None` where `text` is no list of ours.
-pub fn uninstalled(text: &str) -> Option<String> {
+/// `text`, a list of ours of whatever version, made such that a runtime can start no pod by it, and is told `why`, but can
+/// take down those that are there. Without any list, runtimes cannot do that either. `None` where `text` is none of ours.
+pub fn refusing(text: &str, why: &str) -> Option<String> {
     let mut list: Value = serde_json::from_str(text).ok()?;
     let mut plugins = list.get_mut("plugins")?.as_array_mut()?.iter_mut();
     let ours = plugins.find(|plugin| plugin["type"] == PLUGIN)?;
-    ours["uninstalled"] = true.into();
+    ours["refuse"] = why.into();
     Some(format!("{list:#}\n"))
 }
 
@@ -109,7 +109,7 @@ impl Conflist {
             route_protocol: self.route_protocol,
             ipam: Some(self.ipam()),
             dns: None,
-            uninstalled: false,
+            refuse: None,
         };
         let mut plugin = json!(config);
         if let Some(plugin) = plugin.as_object_mut() {
@@ -194,14 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_an_uninstalled_agent_differs_in_that_alone() {
+    fn a_list_that_refuses_differs_in_that_alone() {
         let text = conflist().to_text();
-        let mut list: Value = serde_json::from_str(&uninstalled(&text).unwrap()).unwrap();
+        let mut list: Value = serde_json::from_str(&refusing(&text, "for a reason").unwrap()).unwrap();
         let ours = list["plugins"][0].as_object_mut().unwrap();
-        assert_eq!(ours.remove("uninstalled"), Some(true.into()));
+        assert_eq!(ours.remove("refuse"), Some("for a reason".into()));
         assert_eq!(list, serde_json::from_str::<Value>(&text).unwrap());
+        let twice = refusing(&refusing(&text, "for a reason").unwrap(), "for another").unwrap();
+        assert_eq!(Some(twice), refusing(&text, "for another"));
         for other in ["", "{}", r#"{"plugins": [{"type": "bridge"}]}"#, "[]"] {
-            assert_eq!(uninstalled(other), None, "{other}");
+            assert_eq!(refusing(other, ""), None, "{other}");
         }
     }
 

@@ -28,7 +28,7 @@ use std::io::Read;
 
 pub use attachment::{Attachment, InvalidAlias};
 pub use config::{DEFAULT_SOCKET, IpamConfig, NetworkConfig};
-pub use conflist::{Conflist, NotOurs, PLUGIN, UNINSTALLED_CONFLIST, uninstalled};
+pub use conflist::{Conflist, NotOurs, PLUGIN, UNINSTALLED_CONFLIST, refusing};
 pub use error::{Code, Error};
 pub use lease::{Lease, Removal, read_leases, remove_lease, remove_nobodys_leases};
 pub use result::{CniResult, Interface, IpConfig, Route};
@@ -80,10 +80,10 @@ fn carry_out(stdin: &mut dyn Read, version: &mut SpecVersion) -> Result<Option<V
         return Err(Error::new(Code::IncompatibleVersion, message));
     }
     let input = Input::read(whole)?;
-    if input.config.uninstalled && matches!(verb, Verb::Add | Verb::Status) {
-        let message = "routelet has been uninstalled from this node: pods that are there can be deleted, but none be started \
-                       until a network plugin is installed";
-        return Err(Error::new(Code::NotAvailable, message));
+    if let Some(why) = &input.config.refuse
+        && matches!(verb, Verb::Add | Verb::Status)
+    {
+        return Err(Error::new(Code::NotAvailable, why));
     }
     match verb {
         Verb::Add => Ok(Some(add::add(&input, &Request::read()?)?.to_json(input.version))),

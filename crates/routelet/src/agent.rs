@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use routelet_model::Resource;
+use routelet_planner::NoPodNetwork;
 use routelet_watcher::events::Publisher;
 use routelet_watcher::{ApiSettings, Status};
 use tokio::sync::{mpsc, watch};
@@ -45,12 +46,15 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
             metrics.encode()
         }
     };
-    let (configuration, configuration_seen) = watch::channel(None);
+    let (configuration, configuration_seen) = watch::channel(Err(NoPodNetwork::Unknown));
     let router = admin::router(liveness.clone(), health_seen.clone(), refresh);
     if let AdminSocket::At(path) = &args.admin.admin_socket {
         let listener = admin::bind_socket(path)?;
         let files = args.cni.files.clone();
-        let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
+        let text = move || match &*configuration_seen.borrow() {
+            Ok(list) => Ok(cni::text(&files, list)),
+            Err(reason) => Err(reason.to_string()),
+        };
         let router = admin::for_root(router.clone(), health_seen, text);
         tokio::spawn(axum::serve(listener, router).into_future());
     }

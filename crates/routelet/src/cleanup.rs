@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use routelet_cni::install::{CONFLIST_MODE, write_if_different};
-use routelet_cni::{PLUGIN, UNINSTALLED_CONFLIST, uninstalled};
+use routelet_cni::{PLUGIN, UNINSTALLED_CONFLIST, refusing};
 use routelet_model::{IfName, Kind, Object};
 use routelet_netlink::forward::Forwarding;
 use routelet_netlink::{Kernel, Verb};
@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RECEIVE_BUFFER: u32 = 1 << 20;
 /// The prefix of no link's name: a pod's route is not kept because its veth lives.
 const NO_HOST_VETH: &str = "/";
+
+/// What a runtime is told that wants to start a pod all the same.
+const UNINSTALLED: &str = "routelet has been uninstalled from this node: pods that are there can be deleted, but none be started \
+                           until a network plugin is installed";
 
 /// Takes everything away. What is gone already is no failure.
 pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
@@ -73,7 +77,7 @@ fn leave_for_pods(configuration: &Path, left_for_pods: &Path) -> anyhow::Result<
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         text => text.with_context(|| format!("cannot read {}", configuration.display()))?,
     };
-    if let Some(text) = uninstalled(&text) {
+    if let Some(text) = refusing(&text, UNINSTALLED) {
         write_if_different(left_for_pods, text.as_bytes(), CONFLIST_MODE)
             .context("cannot leave a CNI configuration by which pods can be deleted")?;
     }

@@ -11,3 +11,4 @@ mod image;
 mod installed;
 mod message;
 mod pods;
+mod status;

@@ -33,7 +33,7 @@ pub(crate) struct Running {
 
 impl World {
     /// Without network configurations.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(Cluster::with_agents(Backend::Memory, 2).unwrap(), "pods")
     }
 
@@ -93,7 +93,7 @@ impl World {
         wait::until(wait::LONG, "NetworkReady", ready).unwrap();
     }
 
-    fn list(&mut self, node: usize) -> Value {
+    pub(crate) fn list(&mut self, node: usize) -> Value {
         let runtime = &self.runtimes[node];
         let leases = runtime.file("leases");
         let subnet = self.cluster.nodes()[node].subnet;
