@@ -244,6 +244,11 @@ impl Table {
         self.removals.iter_mut().rev().find_map(Vec::pop)
     }
 
+    /// Whether nothing is set aside.
+    pub(crate) fn has_no_removals(&self) -> bool {
+        self.removals.iter().all(Vec::is_empty)
+    }
+
     /// Drops a slot that holds nothing.
     pub(crate) fn drop_empty(&mut self, key: &Key) {
         if self
@@ -261,7 +266,7 @@ impl Table {
 
     /// Whether nothing is queued and nothing set aside.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.iter().all(Vec::is_empty) && self.removals.iter().all(Vec::is_empty)
+        self.queue.iter().all(Vec::is_empty) && self.has_no_removals()
     }
 
     /// Gives back memory that a burst of changes took.

@@ -153,7 +153,8 @@ impl Metrics {
             peers: f.gauge("peers", "Other nodes that this one reaches"),
             peer_ways: f.gauges(
                 "peer_ways",
-                "Other nodes by the way to their pods: vxlan, ipip, direct, or others where the route is not this agent's to make",
+                "Other nodes by the way to their pods: vxlan, ipip, direct, others where the route is not this agent's to make, \
+                 or none where the tunnel does not carry the family",
                 ["family", "way"],
                 None,
             ),

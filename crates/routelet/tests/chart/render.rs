@@ -148,6 +148,31 @@ fn each_value_makes_the_difference_that_it_is_for() {
     assert!(left.is_empty(), "not tried: {left:?}");
 }
 
+/// The kubelet makes a URL of the probes' host, and puts the brackets around it.
+#[test]
+fn the_probes_ask_where_the_agent_listens() {
+    if is_missing() {
+        skip!("helm is not installed");
+    }
+    for (address, listens, asked) in [
+        ("", "127.0.0.1:9099", Some("127.0.0.1")),
+        ("127.0.0.2", "127.0.0.2:9099", Some("127.0.0.2")),
+        ("[::1]", "[::1]:9099", Some("::1")),
+        ("0.0.0.0", "0.0.0.0:9099", None),
+        ("[::]", "[::]:9099", None),
+    ] {
+        let objects = template(&[&format!("admin.address={address}")]);
+        let container = container(&objects);
+        let arguments = texts(&container["args"]);
+        let listens = format!("--admin-address={listens}");
+        assert!(arguments.contains(&listens.as_str()), "{address}: {arguments:?}");
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let host = &container[probe]["httpGet"]["host"];
+            assert_eq!(host.as_str(), asked, "{address}: {probe}");
+        }
+    }
+}
+
 #[test]
 fn what_the_chart_does_not_know_is_refused() {
     if is_missing() {
