@@ -13,6 +13,7 @@
 
 mod claims;
 mod contest;
+mod flannel;
 mod missing;
 mod nft;
 mod own;
@@ -22,6 +23,7 @@ mod planner;
 mod pods;
 mod refusal;
 mod settings;
+mod view;
 mod vtep;
 mod wanted;
 mod way;
@@ -32,4 +34,5 @@ pub use plan::{Notice, Plan};
 pub use planner::Planner;
 pub use refusal::{Reason, Refusal};
 pub use settings::{NftSettings, Settings, VxlanSettings};
+pub use view::{OwnNetwork, OwnUnderlay, PeerNetwork, PeerView, PodAddress, PodView};
 pub use way::{Encapsulation, Way};

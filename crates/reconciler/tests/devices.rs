@@ -91,7 +91,7 @@ fn a_tunnel_stays_whole_for_one_route_that_cannot_be_moved_off_it_and_goes_with_
             .collect()
     };
     assert_eq!(deleted(&bench), [], "all that the stuck route might need");
-    bench.kernel.0.borrow_mut().script = None;
+    bench.kernel.0.lock().unwrap().script = None;
     bench.pass(Duration::from_secs(60));
     let mut kinds = deleted(&bench);
     kinds.sort();
@@ -133,7 +133,7 @@ fn a_veth_is_abandoned_whose_pod_was_wanted_and_is_no_more_and_only_once_no_rout
     bench.unwant(pod("cali1", "10.0.0.7/32"));
     bench.settle();
     assert_eq!(abandoned(&bench), [], "a route leads to it");
-    bench.kernel.0.borrow_mut().script = None;
+    bench.kernel.0.lock().unwrap().script = None;
     bench.pass(Duration::from_secs(60));
     assert_eq!(abandoned(&bench), [veth("cali1")]);
 

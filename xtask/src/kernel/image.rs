@@ -15,17 +15,24 @@ use crate::run::{output, succeed};
 
 /// Programs that tests or the agent run; the kernel runs modprobe. What is not on this machine is not in the virtual
 /// one, and the tests that need it say that they are skipped.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: &[&str] = &[
     "sh",
     "modprobe",
     "ip",
+    "bridge",
     "nft",
     "iptables",
+    "iptables-save",
+    "iptables-restore",
     "iptables-nft",
     "iptables-legacy",
     "ip6tables",
     "ip6tables-nft",
     "ip6tables-legacy",
+    "ip6tables-save",
+    "ip6tables-restore",
+    "bird",
+    "birdcl",
     "conntrack",
     "strace",
     "unshare",
@@ -126,6 +133,16 @@ impl Image<'_> {
                     .arg(to.join("kernel").join(part)),
             )?;
         }
+        // Newer kernels' are compressed, which the virtual machine would undo again and again.
+        succeed(
+            Command::new("sh")
+                .args([
+                    "-c",
+                    r#"find "$0" -name '*.ko.xz' -exec xz --decompress --threads=1 {} +"#,
+                ])
+                .arg(&to),
+        )
+        .context("Debian: the package xz-utils")?;
         for list in MODULE_LISTS {
             fs::copy(kernel.modules.join(list), to.join(list))?;
         }

@@ -5,6 +5,7 @@
     reason = "the makers of facts panic where a test is wrong"
 )]
 
+mod flannel;
 mod modes;
 mod nft;
 mod own;
@@ -12,3 +13,4 @@ mod peers;
 mod pods;
 mod properties;
 mod support;
+mod views;

@@ -44,6 +44,7 @@ const EACH: &[(&str, &str)] = &[
     ),
     ("cni.sweepAfter=off", "--cni-sweep-after=off"),
     ("openForward=true", "--open-forward=true"),
+    ("nodeCondition=true", "--node-condition=true"),
     ("logFormat=json", "--log-format=json"),
     ("logLevel=debug", "--log-level=debug"),
     (
@@ -206,12 +207,7 @@ fn the_agent_takes_all_arguments_that_the_chart_can_give() {
         skip!("helm is not installed");
     }
     let all: Vec<_> = EACH.iter().map(|(values, _)| *values).collect();
-    // Not all ways of encapsulation are known to the agent yet.
-    let values: Vec<_> = all
-        .into_iter()
-        .filter(|value| !value.starts_with("encapsulation"))
-        .collect();
-    for values in [&[][..], &values] {
+    for values in [&[][..], &all] {
         let objects = template(values);
         let arguments = texts(&container(&objects)["args"]);
         let mut agent = Command::new(built_program("routelet", "ROUTELET_BIN").unwrap());
