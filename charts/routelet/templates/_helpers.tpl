@@ -34,6 +34,8 @@ port: {{ .root.Values.admin.port }}
 host: 127.0.0.1
 {{- else if hasPrefix "127." .root.Values.admin.address }}
 host: {{ .root.Values.admin.address }}
+{{- else if eq "[::1]" .root.Values.admin.address }}
+host: "::1"
 {{- end }}
 {{- end }}
 

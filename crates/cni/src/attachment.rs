@@ -15,7 +15,7 @@ const LONGEST: usize = 254;
 
 /// One interface of one container in one network. As text, `routelet NETWORK CONTAINER IFNAME`, it begins the alias of the
 /// host veth; the addresses follow, which the agent reads ([`routelet_model::given_addresses`]), and the pod.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attachment {
     /// The network's name.
     pub network: String,

@@ -42,6 +42,9 @@ pub struct NetworkConfig {
     /// Name servers for the pod, passed on to the runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Value>,
+    /// Why no pod can be connected, where that is so: ADD and STATUS refuse with it. Pods that are there can be taken down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuse: Option<String>,
 }
 
 /// What the plugin reads of the part for the IPAM plugin.

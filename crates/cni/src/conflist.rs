@@ -11,6 +11,19 @@ use crate::{IpamConfig, NetworkConfig, SpecVersion};
 /// Program name of the plugin, by which the configuration names it and a runtime finds it.
 pub const PLUGIN: &str = "routelet-cni";
 
+/// File name of what takes the place of the list where pods outlive the agent. Any other network plugin's comes before it.
+pub const UNINSTALLED_CONFLIST: &str = "zz-routelet-uninstalled.conflist";
+
+/// `text`, a list of ours of whatever version, made such that a runtime can start no pod by it, and is told `why`, but can
+/// take down those that are there. Without any list, runtimes cannot do that either. `None` where `text` is none of ours.
+pub fn refusing(text: &str, why: &str) -> Option<String> {
+    let mut list: Value = serde_json::from_str(text).ok()?;
+    let mut plugins = list.get_mut("plugins")?.as_array_mut()?.iter_mut();
+    let ours = plugins.find(|plugin| plugin["type"] == PLUGIN)?;
+    ours["refuse"] = why.into();
+    Some(format!("{list:#}\n"))
+}
+
 /// What a node's configuration list depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflist {
@@ -96,6 +109,7 @@ impl Conflist {
             route_protocol: self.route_protocol,
             ipam: Some(self.ipam()),
             dns: None,
+            refuse: None,
         };
         let mut plugin = json!(config);
         if let Some(plugin) = plugin.as_object_mut() {
@@ -177,6 +191,20 @@ mod tests {
             ]
         });
         assert_eq!(list, wanted);
+    }
+
+    #[test]
+    fn a_list_that_refuses_differs_in_that_alone() {
+        let text = conflist().to_text();
+        let mut list: Value = serde_json::from_str(&refusing(&text, "for a reason").unwrap()).unwrap();
+        let ours = list["plugins"][0].as_object_mut().unwrap();
+        assert_eq!(ours.remove("refuse"), Some("for a reason".into()));
+        assert_eq!(list, serde_json::from_str::<Value>(&text).unwrap());
+        let twice = refusing(&refusing(&text, "for a reason").unwrap(), "for another").unwrap();
+        assert_eq!(Some(twice), refusing(&text, "for another"));
+        for other in ["", "{}", r#"{"plugins": [{"type": "bridge"}]}"#, "[]"] {
+            assert_eq!(refusing(other, ""), None, "{other}");
+        }
     }
 
     #[test]

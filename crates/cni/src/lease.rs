@@ -1,9 +1,10 @@
 //! The leases of the host-local IPAM plugin, which are files: to find those that no one will give back.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// The file that host-local locks while it reads and writes leases.
 const LOCK: &str = "lock";
@@ -17,6 +18,19 @@ pub struct Lease {
     pub container_id: String,
     /// The interface in the container; empty in leases of host-local before 0.8.
     pub ifname: String,
+    /// When it was written, by the host's clock.
+    pub written: SystemTime,
+}
+
+/// What became of a lease that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// It is another one than the one that was read, or gone already.
+    Changed,
+    /// host-local is at work: nothing was touched.
+    Busy,
 }
 
 /// Reads the leases in `directory`: the one that `ipam.dataDir` names (by default /var/lib/cni/networks), and in it the
@@ -33,20 +47,50 @@ pub fn read_leases(directory: &Path) -> io::Result<Vec<Lease>> {
         let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let content = match fs::read_to_string(entry.path()) {
-            // Given back since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            content => content?,
-        };
-        let mut lines = content.lines().map(str::trim);
-        leases.push(Lease {
-            address,
-            container_id: lines.next().unwrap_or_default().to_owned(),
-            ifname: lines.next().unwrap_or_default().to_owned(),
-        });
+        leases.extend(read_lease(&entry.path(), address)?);
     }
     leases.sort();
     Ok(leases)
+}
+
+/// `None` where it has been given back meanwhile.
+fn read_lease(path: &Path, address: IpAddr) -> io::Result<Option<Lease>> {
+    let read = || -> io::Result<Lease> {
+        let written = fs::metadata(path)?.modified()?;
+        let content = fs::read_to_string(path)?;
+        let mut lines = content.lines().map(str::trim);
+        Ok(Lease {
+            address,
+            container_id: lines.next().unwrap_or_default().to_owned(),
+            ifname: lines.next().unwrap_or_default().to_owned(),
+            written,
+        })
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        lease => lease.map(Some),
+    }
+}
+
+/// Removes a lease, if it is the very one that was read. Under host-local's own lock, which is not waited for: whoever
+/// wants to start a pod goes first.
+pub fn remove_lease(directory: &Path, lease: &Lease) -> io::Result<Removal> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Removal::Busy),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let path = directory.join(lease.address.to_string());
+    if read_lease(&path, lease.address)?.as_ref() != Some(lease) {
+        return Ok(Removal::Changed);
+    }
+    fs::remove_file(path)?;
+    Ok(Removal::Removed)
 }
 
 /// Removes leases that name no container: host-local was killed between making the file and writing it, and will give
@@ -89,6 +133,34 @@ mod tests {
             ["10.244.1.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap())
         );
         assert_eq!(read_leases(directory.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_lease_is_removed_if_it_is_the_one_that_was_read_and_host_local_is_at_rest() {
+        let directory = routelet_lab::TempDir::new().unwrap();
+        let path = directory.write("10.244.1.2", "a0\r\neth0").unwrap();
+        let lease = read_leases(directory.path()).unwrap().remove(0);
+        let lock = File::create(directory.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        assert_eq!(remove_lease(directory.path(), &lease).unwrap(), Removal::Busy);
+        lock.unlock().unwrap();
+
+        // Given back and given anew: to another, or to the same once more.
+        let earlier = Lease {
+            written: SystemTime::UNIX_EPOCH,
+            ..lease.clone()
+        };
+        let anothers = Lease {
+            container_id: "b1".to_owned(),
+            ..lease.clone()
+        };
+        for other in [earlier, anothers] {
+            let removal = remove_lease(directory.path(), &other).unwrap();
+            assert_eq!((removal, path.exists()), (Removal::Changed, true));
+        }
+        assert_eq!(remove_lease(directory.path(), &lease).unwrap(), Removal::Removed);
+        assert!(!path.exists());
+        assert_eq!(remove_lease(directory.path(), &lease).unwrap(), Removal::Changed);
     }
 
     #[test]

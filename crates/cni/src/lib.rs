@@ -28,9 +28,9 @@ use std::io::Read;
 
 pub use attachment::{Attachment, InvalidAlias};
 pub use config::{DEFAULT_SOCKET, IpamConfig, NetworkConfig};
-pub use conflist::{Conflist, NotOurs, PLUGIN};
+pub use conflist::{Conflist, NotOurs, PLUGIN, UNINSTALLED_CONFLIST, refusing};
 pub use error::{Code, Error};
-pub use lease::{Lease, read_leases, remove_nobodys_leases};
+pub use lease::{Lease, Removal, read_leases, remove_lease, remove_nobodys_leases};
 pub use result::{CniResult, Interface, IpConfig, Route};
 use serde_json::{Map, Value, json};
 pub use version::SpecVersion;
@@ -80,6 +80,11 @@ fn carry_out(stdin: &mut dyn Read, version: &mut SpecVersion) -> Result<Option<V
         return Err(Error::new(Code::IncompatibleVersion, message));
     }
     let input = Input::read(whole)?;
+    if let Some(why) = &input.config.refuse
+        && matches!(verb, Verb::Add | Verb::Status)
+    {
+        return Err(Error::new(Code::NotAvailable, why));
+    }
     match verb {
         Verb::Add => Ok(Some(add::add(&input, &Request::read()?)?.to_json(input.version))),
         Verb::Del => del::del(&input, &Request::read()?).map(|()| None),

@@ -38,8 +38,9 @@ pub enum Hint {
     /// Someone has changed something in our nft table, or the table: the kernel's words on elements of ranges tell no
     /// more than that, so dump it.
     NftTouched,
-    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are.
-    HostChanged,
+    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are: the
+    /// one of this name, where that is known. One that was renamed is told of under both names.
+    HostChanged(Option<IfName>),
     /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
     Flushed(Flushed),
     /// Notifications were lost, or could not be understood: only a dump can tell what has changed.
@@ -105,7 +106,8 @@ fn new_link(
     let Some(link) = link else {
         return Ok(());
     };
-    if let Some(before) = view.hear_of_link(&link)
+    let before = view.hear_of_link(&link);
+    if let Some(before) = before
         && view.is_ours(before)
     {
         hints.push(Hint::LinkGone(before));
@@ -118,7 +120,8 @@ fn new_link(
         None => host.link(&link),
     };
     if news {
-        hints.push(Hint::HostChanged);
+        let names = before.into_iter().chain([link.name]);
+        hints.extend(names.map(|name| Hint::HostChanged(Some(name))));
     }
     Ok(())
 }
@@ -138,7 +141,7 @@ fn deleted_link(
         hints.push(Hint::LinkGone(link.name));
     }
     if host.link_gone(link.index) {
-        hints.push(Hint::HostChanged);
+        hints.push(Hint::HostChanged(Some(link.name)));
     }
     Ok(())
 }
@@ -158,14 +161,14 @@ fn address(frame: &Frame<'_>, view: &View, host: &mut HostWatch, hints: &mut Vec
                 });
             }
         }
-        _ => {
+        link => {
             let news = if added {
                 host.address(&seen)
             } else {
                 host.address_gone(&seen)
             };
             if news {
-                hints.push(Hint::HostChanged);
+                hints.push(Hint::HostChanged(link));
             }
         }
     }
@@ -174,9 +177,8 @@ fn address(frame: &Frame<'_>, view: &View, host: &mut HostWatch, hints: &mut Vec
 
 fn neighbour(frame: &Frame<'_>, view: &View, hints: &mut Vec<Hint>) -> Result<(), Error> {
     let seen = SeenNeighbour::read(frame.payload, &view.links)?;
-    // What rtnetlink says of an FDB entry, the driver has said, and better. Who replaces one of ours by one without a
-    // destination is found out by the next audit.
-    let Some(seen) = seen.filter(|seen| seen.has_destination && view.is_device(seen.link)) else {
+    // What rtnetlink says of an FDB entry, the driver has said, and better.
+    let Some(seen) = seen.filter(|seen| !seen.is_echo && view.is_device(seen.link)) else {
         return Ok(());
     };
     hints.push(match seen.object {
@@ -262,6 +264,12 @@ mod tests {
         for kind in [libc::RTM_NEWNEIGH, libc::RTM_DELNEIGH] {
             assert!(hints(kind, &mac).is_empty());
         }
+        // The driver's, where someone has replaced it by one that leads nowhere: it says when it was used.
+        let times = [[20, 0, 3, 0].as_slice(), &[0; 16]].concat();
+        assert!(matches!(
+            hints(libc::RTM_NEWNEIGH, &[mac.as_slice(), &times].concat())[..],
+            [Hint::Seen(Key::Fdb { .. }, Object::Foreign { .. })]
+        ));
     }
 
     proptest! {

@@ -23,9 +23,9 @@ const NDA_NH_ID: u16 = 13;
 pub(crate) struct SeenNeighbour {
     pub(crate) link: IfName,
     pub(crate) key: Key,
-    /// Whether the message says what the key leads to. Of an FDB entry, kernels as old as 6.1 tell twice: the device's
-    /// driver, and then rtnetlink, which does not know where the entry leads.
-    pub(crate) has_destination: bool,
+    /// Whether it is rtnetlink's word on an FDB entry: kernels up to 6.13 tell twice, the device's driver, and then
+    /// rtnetlink, which does not know where the entry leads. Of the two the driver alone says when it was used.
+    pub(crate) is_echo: bool,
     /// `None` where there is nothing that counts: a neighbour that is not permanent comes and goes by itself.
     pub(crate) object: Option<Object>,
 }
@@ -33,12 +33,13 @@ pub(crate) struct SeenNeighbour {
 impl SeenNeighbour {
     /// Reads RTM_NEWNEIGH and RTM_DELNEIGH. `None` where it is neither a neighbour nor a device's own FDB entry.
     pub(crate) fn read(payload: &[u8], links: &Links) -> Result<Option<Self>, Error> {
-        let (mut destination, mut mac, mut odd) = (None, None, false);
+        let (mut destination, mut mac, mut odd, mut has_times) = (None, None, false, false);
         for attribute in Attributes::after(payload, HEADER)? {
             let attribute = attribute?;
             match attribute.kind {
                 libc::NDA_DST => destination = Some(attribute.address()?),
                 libc::NDA_LLADDR => mac = attribute.mac(),
+                libc::NDA_CACHEINFO => has_times = true,
                 libc::NDA_PORT | libc::NDA_VNI | libc::NDA_IFINDEX | NDA_NH_ID => odd = true,
                 _ => {}
             }
@@ -58,7 +59,7 @@ impl SeenNeighbour {
                 Self {
                     link,
                     key: Key::Fdb { link, mac },
-                    has_destination: destination.is_some(),
+                    is_echo: destination.is_none() && !has_times,
                     object: Some(object),
                 }
             }),
@@ -67,7 +68,7 @@ impl SeenNeighbour {
                 Self {
                     link,
                     key: Key::Neighbour { link, address },
-                    has_destination: true,
+                    is_echo: false,
                     object,
                 }
             }),

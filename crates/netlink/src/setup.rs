@@ -189,7 +189,12 @@ impl Setup {
 
     /// Deletes this very link, by its index: another may have its name by now.
     pub fn delete(&mut self, link: &LinkState) -> Result<(), Error> {
-        let message = LinkUnspec::new_with_index(link.index).build();
+        self.delete_index(link.index)
+    }
+
+    /// The same by the index alone.
+    pub fn delete_index(&mut self, index: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).build();
         gone_is_fine(self.socket.request(&RouteNetlinkMessage::DelLink(message), 0))
     }
 
@@ -259,6 +264,13 @@ impl Setup {
     /// Whether this host would send packets to `address` on to others.
     pub fn has_route(&mut self, address: IpAddr) -> Result<bool, Error> {
         Ok(self.way_to(address, None)? == Some(libc::RTN_UNICAST))
+    }
+
+    /// Whether packets to `address` reach anything: another host, a link, this host itself. They do not where a route is
+    /// there to drop them.
+    pub fn leads_anywhere(&mut self, address: IpAddr) -> Result<bool, Error> {
+        let way = self.way_to(address, None)?;
+        Ok(matches!(way, Some(libc::RTN_UNICAST | libc::RTN_LOCAL)))
     }
 
     /// The kind of route (RTN_…) that leads to `address`, where one does.

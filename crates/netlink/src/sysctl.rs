@@ -51,13 +51,19 @@ pub fn write(sysctl: Sysctl, value: u32) -> Result<(), Error> {
     if written.as_ref().is_err_and(is_read_only) && Path::new(BESIDE).is_dir() {
         written = fs::write(path(BESIDE, sysctl), value.to_string());
     }
-    written.map_err(|error| match (error.kind(), sysctl.link) {
-        (ErrorKind::NotFound, Some(link)) => Error::NoSuchLink(link),
-        (ErrorKind::ReadOnlyFilesystem, _) => {
-            let remedy = "mount the host's /proc/sys/net into the container at /host/proc/sys/net";
-            Error::io(format!("writing {value} to {usual} ({remedy})"))(error)
-        }
-        _ => Error::io(format!("writing {value} to {usual}"))(error),
+    written.map_err(|error| {
+        let remedy = match (error.kind(), sysctl.link) {
+            (ErrorKind::NotFound, Some(link)) => return Error::NoSuchLink(link),
+            (ErrorKind::ReadOnlyFilesystem, _) => {
+                " (mount the host's /proc/sys/net into the container at /host/proc/sys/net)"
+            }
+            // EACCES and EPERM.
+            (ErrorKind::PermissionDenied, _) => {
+                " (it takes root with the capability NET_ADMIN; where both are given, AppArmor or SELinux forbids it)"
+            }
+            _ => "",
+        };
+        Error::io(format!("writing {value} to {usual}{remedy}"))(error)
     })
 }
 
@@ -125,6 +131,38 @@ mod tests {
         let link = IfName::new("vxlan.calico").unwrap();
         let path = path(USUAL, Sysctl::link(SysctlName::Ipv4Forwarding, link));
         assert_eq!(path, "/proc/sys/net/ipv4/conf/vxlan.calico/forwarding");
+    }
+
+    #[expect(unsafe_code, reason = "glibc's own function would change all threads")]
+    fn become_nobody() {
+        const NOBODY: libc::uid_t = 65534;
+        // SAFETY: it takes three numbers, and changes the calling thread alone.
+        let failed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        assert_eq!(failed, 0);
+    }
+
+    #[test]
+    fn who_may_not_write_is_told_what_it_takes() {
+        let Ok(netns) = crate::Netns::new() else {
+            return; // Without root there are no namespaces, which the other tests tell.
+        };
+        let forward = Sysctl::host(SysctlName::Ipv4IpForward);
+        let error = std::thread::spawn(move || {
+            netns
+                .run(|| {
+                    become_nobody();
+                    write(forward, 1).unwrap_err().to_string()
+                })
+                .unwrap()
+        });
+        let error = error.join().unwrap();
+        for part in [
+            "writing 1 to /proc/sys/net/ipv4/ip_forward",
+            "NET_ADMIN",
+            "Permission denied",
+        ] {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
     }
 
     proptest! {

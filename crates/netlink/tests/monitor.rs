@@ -217,7 +217,7 @@ fn links_come_change_and_go() {
         setup.rename(pod.as_str(), "other0").unwrap();
         let told = hints(&mut kernel);
         assert!(
-            told.contains(&Hint::LinkGone(pod)) && told.contains(&Hint::HostChanged),
+            told.contains(&Hint::LinkGone(pod)) && told.contains(&Hint::HostChanged(Some(name("other0")))),
             "{told:?}"
         );
     });
@@ -246,24 +246,84 @@ fn our_own_delete_and_create_of_a_link_is_no_loss() {
 fn the_host_has_changed_only_when_it_has() {
     in_netns(|| {
         let (mut setup, mut kernel) = with_all();
-        let changed = |kernel: &mut Kernel| hints(kernel).contains(&Hint::HostChanged);
+        let changed = |kernel: &mut Kernel| -> Vec<String> {
+            let names = hints(kernel).into_iter().filter_map(|hint| match hint {
+                Hint::HostChanged(link) => Some(link.unwrap().to_string()),
+                _ => None,
+            });
+            names.collect()
+        };
         setup.set_up("eth0").unwrap();
         setup.set_mtu("eth0", 1500).unwrap();
         setup.set_mac("eth0", mac(1)).unwrap();
         setup.add_address("eth0", net("192.0.2.1/24")).unwrap();
-        assert!(!changed(&mut kernel));
+        assert_eq!(changed(&mut kernel), [""; 0]);
         setup.set_mtu("eth0", 1400).unwrap();
-        assert!(changed(&mut kernel));
+        assert_eq!(changed(&mut kernel), ["eth0"]);
         setup.add_address("eth0", net("192.0.2.7/24")).unwrap();
-        assert!(changed(&mut kernel));
+        assert_eq!(changed(&mut kernel), ["eth0"]);
         setup.delete_address("eth0", net("192.0.2.7/24")).unwrap();
-        assert!(changed(&mut kernel));
+        assert_eq!(changed(&mut kernel), ["eth0"]);
         setup.rename("fareth0", "renamed").unwrap();
-        assert!(changed(&mut kernel));
+        let told = changed(&mut kernel);
+        assert!(
+            told.contains(&"fareth0".to_owned()) && told.contains(&"renamed".to_owned()),
+            "{told:?}"
+        );
         setup.set_down("renamed").unwrap();
-        assert!(changed(&mut kernel));
+        let told = changed(&mut kernel);
+        assert!(
+            told.contains(&"eth0".to_owned()),
+            "{told:?}: which loses its carrier"
+        );
         setup.delete_link("eth0").unwrap();
-        assert!(changed(&mut kernel));
+        let told = changed(&mut kernel);
+        assert!(told.contains(&"eth0".to_owned()), "{told:?}");
+    });
+}
+
+#[test]
+fn an_fdb_entry_without_a_destination_is_told_once_like_any_other() {
+    in_netns(|| {
+        let (_, mut kernel) = with_all();
+        let (key, object) = all_objects()
+            .into_iter()
+            .find(|(key, _)| key.kind() == Kind::Fdb)
+            .unwrap();
+        let Key::Fdb { link, mac } = key else {
+            unreachable!()
+        };
+        let run = |words: &str| {
+            let mut words = words.split(' ');
+            let mut command = std::process::Command::new(words.next().unwrap());
+            assert!(command.args(words).status().unwrap().success(), "{command:?}");
+        };
+        let about_it = |kernel: &mut Kernel| -> Vec<Option<Object>> {
+            let told = hints(kernel).into_iter().filter_map(|hint| match hint {
+                Hint::Seen(told, object) if told == key => Some(Some(object)),
+                Hint::Gone(told) if told == key => Some(None),
+                _ => None,
+            });
+            told.collect()
+        };
+        run(&format!("bridge fdb del {mac} dev {link} self"));
+        assert_eq!(about_it(&mut kernel), [None]);
+        // By a group of nexthops it leads to, for all that its own words say, nowhere.
+        run("ip nexthop add id 901 via 192.0.2.9 fdb");
+        run("ip nexthop add id 902 group 901 fdb");
+        run(&format!(
+            "bridge fdb add {mac} dev {link} nhid 902 self permanent"
+        ));
+        assert_eq!(about_it(&mut kernel), [Some(Object::Foreign { protocol: 0 })]);
+        run(&format!("bridge fdb del {mac} dev {link} self"));
+        assert_eq!(about_it(&mut kernel), [None]);
+        let Object::Fdb(remote) = object else {
+            unreachable!()
+        };
+        run(&format!(
+            "bridge fdb add {mac} dev {link} dst {remote} self permanent"
+        ));
+        assert_eq!(about_it(&mut kernel), [Some(object)]);
     });
 }
 

@@ -29,7 +29,7 @@ mod wanted;
 mod way;
 
 pub use missing::Missing;
-pub use own::PodNetwork;
+pub use own::{NoPodNetwork, PodNetwork};
 pub use plan::{Notice, Plan};
 pub use planner::Planner;
 pub use refusal::{Reason, Refusal};

@@ -4,6 +4,7 @@
 //! addresses gone, the underlay address on no link for a moment) is not: the last one known stays in force
 //! as long as the process lives, for to withdraw the network of a node's running pods helps nobody.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,6 +41,47 @@ pub struct PodNetwork {
     pub subnets: Vec<IpNet>,
     /// MTU in bytes that suits all of these families.
     pub mtu: u32,
+}
+
+/// Why a node's pods can be given no network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPodNetwork {
+    /// This node's pod subnets or its place on the underlay are not known.
+    Unknown,
+    /// The pods are IPv6 ones only, and do not fit.
+    MtuTooSmall {
+        /// The link that holds the underlay address.
+        parent: IfName,
+        /// Its MTU in bytes.
+        parent_mtu: u32,
+        /// What it leaves for the pods' packets, in bytes.
+        mtu: u32,
+    },
+}
+
+impl fmt::Display for NoPodNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("the MTU and the subnets of this node's pods are not known yet"),
+            Self::MtuTooSmall {
+                parent,
+                parent_mtu,
+                mtu,
+            } => write!(
+                f,
+                "{parent} leaves {mtu} bytes for this node's pods, which have IPv6 only, and IPv6 needs {MTU_AT_LEAST_V6}: \
+                 raise its MTU ({parent_mtu}), or --mtu"
+            ),
+        }
+    }
+}
+
+/// What a link of the host leaves for the packets of a family of pods.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    parent: IfName,
+    parent_mtu: u32,
+    mtu: u32,
 }
 
 /// How this node is on the underlay.
@@ -95,28 +137,45 @@ impl Facts {
                 .any(|f| self.underlay.get(f).is_some_and(|u| u.local == address))
     }
 
-    /// What pods are given addresses from, and the MTU that suits it. Nothing as long as no family can be used.
-    pub(crate) fn pod_network(&self, settings: &Settings) -> Option<PodNetwork> {
-        let of = |families: &[Family]| {
-            let in_use = families
-                .iter()
-                .filter(|family| pod_subnets(&self.node, **family).next().is_some());
-            let mtus =
-                in_use.filter_map(|family| Some((*self.underlay.get(*family))?.mtu(settings, *family)));
-            let subnets = self.node.pod_subnets.iter().copied();
-            Some(PodNetwork {
-                mtu: mtus.min()?,
-                subnets: subnets
-                    .filter(|subnet| families.contains(&Family::of_net(*subnet)))
-                    .collect(),
-            })
+    /// What pods are given addresses from, and the MTU that suits it.
+    pub(crate) fn pod_network(&self, settings: &Settings) -> Result<PodNetwork, NoPodNetwork> {
+        let lesser = self
+            .least_mtu(settings, &Family::ALL)
+            .ok_or(NoPodNetwork::Unknown)?;
+        let all = PodNetwork {
+            mtu: lesser.mtu,
+            subnets: self.node.pod_subnets.clone(),
         };
-        let both = of(&Family::ALL)?;
-        // The kernel has no IPv6 on a link with less, so a pod that must have it could not be made at all.
-        match both.mtu < MTU_AT_LEAST_V6 {
-            true => of(&[Family::V4]),
-            false => Some(both),
+        if lesser.mtu >= MTU_AT_LEAST_V6 || pod_subnets(&self.node, Family::V6).next().is_none() {
+            return Ok(all);
         }
+        // The kernel has no IPv6 on a link with less, so a pod that must have it could not be made at all.
+        let v4 = self.least_mtu(settings, &[Family::V4]);
+        v4.map(|v4| PodNetwork {
+            mtu: v4.mtu,
+            subnets: pod_subnets(&self.node, Family::V4).collect(),
+        })
+        .ok_or(NoPodNetwork::MtuTooSmall {
+            parent: lesser.parent,
+            parent_mtu: lesser.parent_mtu,
+            mtu: lesser.mtu,
+        })
+    }
+
+    /// The least MTU of what carries the packets of families that have pods.
+    fn least_mtu(&self, settings: &Settings, families: &[Family]) -> Option<Room> {
+        let in_use = families
+            .iter()
+            .filter(|family| pod_subnets(&self.node, **family).next().is_some());
+        let rooms = in_use.filter_map(|family| {
+            let underlay = self.underlay.get(*family).as_ref()?;
+            Some(Room {
+                parent: underlay.parent,
+                parent_mtu: underlay.parent_mtu,
+                mtu: underlay.mtu(settings, *family),
+            })
+        });
+        rooms.min_by_key(|room| room.mtu)
     }
 
     /// Whether nothing that peers or pods depend on differs.
@@ -291,6 +350,13 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
         if let Some(underlay) = facts.underlay.get(family) {
             let mtu = underlay.mtu(known.settings, family);
             let tunnel = known.settings.tunnel(family, Family::of(underlay.local));
+            if family == Family::V6
+                && mtu >= MTU_AT_LEAST_V6
+                && let Some(v4) = facts.least_mtu(known.settings, &[Family::V4])
+                && v4.mtu < MTU_AT_LEAST_V6
+            {
+                refuse_v6_for_v4(facts, &v4, wanted);
+            }
             match tunnel {
                 _ if family == Family::V6 && mtu < MTU_AT_LEAST_V6 => {
                     refuse_mtu(facts, underlay, mtu, wanted)
@@ -314,10 +380,24 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
 }
 
 fn refuse_mtu(facts: &Facts, underlay: &Underlay, mtu: u32, wanted: &mut Wanted) {
+    let new_ones = match pod_subnets(&facts.node, Family::V4).next() {
+        Some(_) => "the CNI configuration leaves IPv6 out",
+        None => "new ones get no network",
+    };
     let message = format!(
         "{} leaves {mtu} bytes for the IPv6 pods of node {}, and IPv6 needs {MTU_AT_LEAST_V6}: they reach no other \
-         node, and the CNI configuration leaves IPv6 out, until its MTU ({}) is raised, or --mtu",
+         node, and {new_ones}, until its MTU ({}) is raised, or --mtu",
         underlay.parent, facts.node.name, underlay.parent_mtu
+    );
+    wanted.refuse(facts.node.as_ref(), Reason::MtuTooSmall, message);
+}
+
+/// A pod's link has one MTU, that of the family with less.
+fn refuse_v6_for_v4(facts: &Facts, v4: &Room, wanted: &mut Wanted) {
+    let message = format!(
+        "{} leaves {} bytes for the IPv4 pods of node {}, and IPv6 needs {MTU_AT_LEAST_V6} on the same link: the CNI \
+         configuration leaves IPv6 out, and new pods have none, until its MTU ({}) is raised, or --mtu",
+        v4.parent, v4.mtu, facts.node.name, v4.parent_mtu
     );
     wanted.refuse(facts.node.as_ref(), Reason::MtuTooSmall, message);
 }

@@ -7,7 +7,7 @@ use routelet_model::{ClusterEvent, Family, Host, Node, Pod, PodId, Resource};
 use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
-use crate::own::{self, Own, PodNetwork};
+use crate::own::{self, NoPodNetwork, Own, PodNetwork};
 use crate::peers;
 use crate::pods::{Judged, Pods};
 use crate::vtep::made_usable;
@@ -115,9 +115,10 @@ impl Planner {
         self.own.facts().map(|facts| facts.node.as_ref())
     }
 
-    /// What this node's pods are to be given; nothing as long as its own facts are unknown, or leave no family usable.
-    pub fn pod_network(&self) -> Option<PodNetwork> {
-        self.own.facts()?.pod_network(&self.settings)
+    /// What this node's pods are to be given, or why that is nothing.
+    pub fn pod_network(&self) -> Result<PodNetwork, NoPodNetwork> {
+        let facts = self.own.facts().ok_or(NoPodNetwork::Unknown)?;
+        facts.pod_network(&self.settings)
     }
 
     /// How many other Nodes have pod subnets, refused or not.
@@ -133,6 +134,11 @@ impl Planner {
     /// How many live pods of this node have an address of their own, refused or not.
     pub fn pods(&self) -> usize {
         self.pods.networked()
+    }
+
+    /// All Pods of this node that the API has, whatever their state.
+    pub fn local_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.all().map(Arc::as_ref)
     }
 
     /// The refusals that stand.

@@ -55,13 +55,15 @@ pub enum Way {
     Ipip,
     /// Straight over the parent.
     Direct,
-    /// None of ours: the peer is on no network of this node's, and no tunnel leads there.
+    /// None of ours: the peer is on no network of this node's, and there is to be no tunnel.
     Others,
+    /// None: the peer is on no network of this node's, and the tunnel does not carry the family (IPIP and IPv6).
+    None,
 }
 
 impl Way {
     /// All of them.
-    pub const ALL: [Way; 4] = [Self::Vxlan, Self::Ipip, Self::Direct, Self::Others];
+    pub const ALL: [Way; 5] = [Self::Vxlan, Self::Ipip, Self::Direct, Self::Others, Self::None];
 
     /// The word for it in metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +72,7 @@ impl Way {
             Self::Ipip => "ipip",
             Self::Direct => "direct",
             Self::Others => "others",
+            Self::None => "none",
         }
     }
 }
@@ -102,6 +105,7 @@ impl Settings {
         match self.tunnel(pods, Family::of(remote)) {
             Some((Tunnel::Vxlan, device)) => (Way::Vxlan, Some(device)),
             Some((Tunnel::Ipip, device)) => (Way::Ipip, Some(device)),
+            None if self.encapsulation.tunnel().is_some() => (Way::None, None),
             None => (Way::Others, None),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use routelet_model::{Family, IfName, Key, Kind, LinkKind, Object, RouteTarget};
 use routelet_netlink::{Operation, Verb};
+use rustc_hash::FxHashMap;
 
 use crate::backoff::Repair;
 use crate::ownership::pod_route_link;
@@ -79,12 +80,14 @@ impl<K: Kernel> Reconciler<K> {
                 self.plan_key(key, now);
             }
         }
-        if self.batch.operations.is_empty() {
+        if self.batch.operations.is_empty() && !self.table.has_no_removals() {
+            // No removal puts a device out of use.
+            let in_use = self.devices_in_use();
             while self.batch.operations.len() < BATCH {
                 let Some(key) = self.table.pop_removal() else {
                     break;
                 };
-                self.plan_removal(key, now);
+                self.plan_removal(key, &in_use, now);
             }
         }
         self.send(now);
@@ -128,7 +131,7 @@ impl<K: Kernel> Reconciler<K> {
             Plan::WaitFor(awaited) => {
                 self.waiting.entry(awaited).or_default().insert(key);
             }
-            Plan::Remove if makes_room(&key) => self.plan_removal(key, now),
+            Plan::Remove if makes_room(&key) => self.plan_removal(key, &FxHashMap::default(), now),
             Plan::Remove => self.table.set_aside(key),
             Plan::Write(verb) => {
                 let Some(wanted) = slot.wanted.clone() else { return };
@@ -289,26 +292,9 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    fn plan_removal(&mut self, key: Key, now: Instant) {
-        let Some(slot) = self.table.get(&key) else { return };
-        let (None, Some(actual)) = (&slot.wanted, &slot.actual) else {
-            return;
-        };
-        if self.may_take_away(&key, slot) && !self.backoff.must_wait(&key, now) {
-            let actual = actual.clone();
-            if let Some(route) = self.route_that_still_leads_there(&key) {
-                self.waiting.entry(route).or_default().insert(key);
-                return;
-            }
-            if self.repair_is_due(key, now) {
-                self.emit(Verb::Delete, key, actual);
-            }
-        }
-    }
-
     /// Notes a repair where the key was in sync until someone else touched it. False where the repair has to
     /// wait, as someone touches it again and again.
-    fn repair_is_due(&mut self, key: Key, now: Instant) -> bool {
+    pub(crate) fn repair_is_due(&mut self, key: Key, now: Instant) -> bool {
         let Some(slot) = self.table.get(&key) else {
             return false;
         };
@@ -331,7 +317,7 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Puts an operation into the batch. The table has it as done from here on, so that what depends on it
     /// can go into the same batch; a failure takes that back.
-    fn emit(&mut self, verb: Verb, key: Key, object: Object) {
+    pub(crate) fn emit(&mut self, verb: Verb, key: Key, object: Object) {
         let mut actual = (verb != Verb::Delete).then(|| object.clone());
         let mut previous = None;
         self.table.settle(&key, |slot| {

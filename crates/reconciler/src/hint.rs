@@ -14,6 +14,7 @@ impl<K: Kernel> Reconciler<K> {
     pub(crate) fn take_hints(&mut self, now: Instant) {
         let mut hints = std::mem::take(&mut self.hints);
         self.kernel.at_hand().drain(&mut hints);
+        let mut changed = Vec::new();
         for hint in hints.drain(..) {
             match hint {
                 Hint::Seen(key, object) => {
@@ -43,16 +44,7 @@ impl<K: Kernel> Reconciler<K> {
                 Hint::OthersGone(key) => self.lose_others(key),
                 Hint::LinkGone(link) => self.lose_link(link),
                 Hint::NftTouched => self.nft_touched = true,
-                Hint::HostChanged => {
-                    self.host_changed = true;
-                    self.others_in_doubt = true;
-                    for parent in self.parents() {
-                        self.suspects.insert(parent);
-                        self.look_again(parent, now);
-                    }
-                    // What failed for want of a link of the host's may go well now.
-                    self.retry_troubles(|_| true);
-                }
+                Hint::HostChanged(link) => changed.push(link),
                 Hint::Flushed(flushed) => self.take_flushed(flushed, now),
                 Hint::Lost => {
                     self.report.lost += 1;
@@ -62,6 +54,23 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         self.hints = hints;
+        if !changed.is_empty() {
+            self.see_host_changed(&changed, now);
+        }
+    }
+
+    /// Links of the host's have changed: those of these names, or any where a name is not known.
+    fn see_host_changed(&mut self, links: &[Option<IfName>], now: Instant) {
+        self.host_changed = true;
+        self.others_in_doubt = true;
+        let may_be = |parent: IfName| links.iter().any(|link| link.is_none_or(|link| link == parent));
+        let parents = self.parents();
+        for parent in parents.into_iter().filter(|parent| may_be(*parent)) {
+            self.suspects.insert(parent);
+            self.look_again(parent, now);
+        }
+        // What failed for want of a link of the host's may go well now.
+        self.retry_troubles(|_| true);
     }
 
     /// The kernel says that an object other than a link is now so.
@@ -136,6 +145,7 @@ impl<K: Kernel> Reconciler<K> {
         if before.is_some_and(|(_, before)| before != index) {
             // Another device of the same name: nothing of the old one's is left.
             self.gone.insert(Key::Link(link));
+            self.table.settle(&Key::Link(link), |slot| slot.withdrawn = None);
         } else if before.is_some_and(|(was_up, _)| was_up != now_up) {
             self.suspects.insert(link);
             self.look_again(link, now);

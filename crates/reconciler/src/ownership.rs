@@ -49,6 +49,14 @@ fn is_laid_down(actual: &Object) -> bool {
     matches!(actual, Object::Link(link) if matches!(link.kind, LinkKind::Ipip { .. }) && !link.up)
 }
 
+/// The host veth that a pod's object is, or that a route of a pod's address leads to.
+pub(crate) fn pod_veth(key: &Key, object: &Object) -> Option<IfName> {
+    match (key, object) {
+        (Key::Link(link), Object::Link(object)) if object.kind == LinkKind::Veth => Some(*link),
+        _ => pod_route_link(key, object),
+    }
+}
+
 /// The host veth that a route of a single pod address leads to: the shape of a route that the CNI plugin
 /// adds before the pod's address reaches the API.
 pub(crate) fn pod_route_link(key: &Key, actual: &Object) -> Option<IfName> {

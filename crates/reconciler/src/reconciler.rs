@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::backoff::{Backoff, Trouble};
 use crate::carrier::{Batch, Carrier};
 use crate::flows::Flows;
-use crate::ownership::pod_route_link;
+use crate::ownership::pod_veth;
 use crate::table::{Cause, Count, Slot, Table};
 use crate::{Kernel, Ownership, Report};
 
@@ -120,7 +120,7 @@ impl<K: Kernel> Reconciler<K> {
             let was_alone =
                 matches!(&slot.wanted, Some(before) if *before != Object::Route(RouteTarget::Blackhole));
             slot.withdrawn = match (&object, &slot.wanted) {
-                (None, Some(before)) => pod_route_link(&key, before),
+                (None, Some(before)) => pod_veth(&key, before),
                 (None, None) => slot.withdrawn,
                 (Some(_), _) => None,
             };
@@ -334,6 +334,25 @@ impl<K: Kernel> Reconciler<K> {
             let wanted = slot.wanted.as_ref()?;
             (!slot.in_sync()).then_some((key, wanted, slot.actual.as_ref()))
         })
+    }
+
+    /// Host veths that are there though their pod, which was known, is wanted no more, and to which no route of ours leads:
+    /// whatever is behind one has been cut off since.
+    pub fn abandoned_veths(&self) -> BTreeSet<IfName> {
+        let of_links = self.table.of_kind(Kind::Link);
+        let withdrawn = of_links.filter(|(_, slot)| slot.wanted.is_none() && slot.actual.is_some());
+        let mut veths: BTreeSet<IfName> = withdrawn.filter_map(|(_, slot)| slot.withdrawn).collect();
+        if veths.is_empty() {
+            return veths;
+        }
+        for (_, slot) in self.table.of_kind(Kind::Route) {
+            if let Some(Object::Route(target)) = &slot.actual
+                && let Some(link) = target.link()
+            {
+                veths.remove(&link);
+            }
+        }
+        veths
     }
 
     /// Objects that would be taken away: ours by their marks, and not wanted.

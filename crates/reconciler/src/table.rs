@@ -48,7 +48,8 @@ pub(crate) struct Slot {
     pub(crate) seen: u32,
     /// Whether the key is queued.
     queued: bool,
-    /// The host veth that a pod's route led to when it was last wanted, where it is wanted no more.
+    /// The host veth that was a pod's, or that a pod's route led to, when it was last wanted, where it is wanted no
+    /// more.
     pub(crate) withdrawn: Option<IfName>,
     /// What someone did to the object since it was last in sync.
     pub(crate) drift: Option<Cause>,
@@ -247,6 +248,11 @@ impl Table {
         self.removals.iter_mut().rev().find_map(Vec::pop)
     }
 
+    /// Whether nothing is set aside.
+    pub(crate) fn has_no_removals(&self) -> bool {
+        self.removals.iter().all(Vec::is_empty)
+    }
+
     /// Drops a slot that holds nothing.
     pub(crate) fn drop_empty(&mut self, key: &Key) {
         if self
@@ -264,7 +270,7 @@ impl Table {
 
     /// Whether nothing is queued and nothing set aside.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.iter().all(Vec::is_empty) && self.removals.iter().all(Vec::is_empty)
+        self.queue.iter().all(Vec::is_empty) && self.has_no_removals()
     }
 
     /// Whether nothing of a kind is queued.

@@ -72,7 +72,7 @@ fn tries_out_of_turn_add_none_to_those_that_follow() {
     }
     assert!(tries(&bench, bad) <= 1, "an audit is no reason to try again");
     for _ in 0..100 {
-        bench.hint(Hint::HostChanged);
+        bench.hint(Hint::HostChanged(None));
         bench.pass(Duration::from_millis(1));
     }
     let hurried = tries(&bench, bad);
@@ -97,14 +97,14 @@ fn a_device_whose_parent_went_is_back_with_the_parent_and_no_one_is_blamed() {
     bench.script(move |o| (o.key == link).then(missing_link));
     bench.hint(Hint::LinkGone(vxlan_device()));
     for _ in 0..60 {
-        bench.hint(Hint::HostChanged);
+        bench.hint(Hint::HostChanged(None));
         bench.pass(Duration::from_secs(1));
     }
     let report = bench.report();
     assert_eq!(report.fights, [], "no one fights over it");
     assert_eq!(report.refused.len(), 1, "told once: {:?}", report.refused);
     bench.kernel.0.lock().unwrap().script = None;
-    bench.hint(Hint::HostChanged);
+    bench.hint(Hint::HostChanged(None));
     bench.settle();
     assert!(bench.holds(device().into_iter().chain(peer(1))), "at once");
 }
@@ -140,7 +140,7 @@ fn a_host_that_cannot_be_read_is_read_again() {
     let mut bench = Bench::with_peer();
     bench.kernel.0.lock().unwrap().host_fails = true;
     bench.kernel.0.lock().unwrap().host_reads = 0;
-    bench.hint(Hint::HostChanged);
+    bench.hint(Hint::HostChanged(None));
     bench.pass(Duration::from_secs(60));
     let reads = bench.kernel.0.lock().unwrap().host_reads;
     assert!((10..70).contains(&reads), "{reads} reads in a minute");
@@ -260,7 +260,7 @@ fn anothers_route_to_our_own_subnet_serves_until_it_is_gone() {
     assert_eq!(bench.reconciler.count(Kind::Route).out_of_sync, 0);
     // With a link, without a word.
     bench.meddle(own, None);
-    bench.hint(Hint::HostChanged);
+    bench.hint(Hint::HostChanged(None));
     bench.settle();
     assert_eq!(
         bench.objects().get(&own),

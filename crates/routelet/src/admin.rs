@@ -96,18 +96,18 @@ pub(crate) fn router(
         .route("/metrics", get(async move || metrics_text(metrics())))
 }
 
-/// The same with what only root on this node may ask; `configuration` gives the CNI configuration list, once the node's
-/// network is ready.
+/// The same with what only root on this node may ask; `configuration` gives the CNI configuration list, or why there is
+/// none.
 pub(crate) fn for_root(
     router: Router,
     not_ready: watch::Receiver<NotReady>,
-    configuration: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
+    configuration: impl Fn() -> Result<String, String> + Clone + Send + Sync + 'static,
     knowledge: Arc<Knowledge>,
     log: LogControl,
 ) -> Router {
     let cni = get(async move || match configuration() {
-        Some(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
-        None => cni_unknown(&not_ready.borrow()),
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(reason) => no_cni(&not_ready.borrow(), &reason),
     });
     router
         .route("/cni", cni)
@@ -122,10 +122,10 @@ async fn state(State(knowledge): State<Arc<Knowledge>>) -> Response {
     }
 }
 
-fn cni_unknown(not_ready: &NotReady) -> Response {
+fn no_cni(not_ready: &NotReady, reason: &str) -> Response {
     let mut reasons = lines(not_ready);
     if reasons.is_empty() {
-        reasons.push_str("the MTU and the subnets of this node's pods are not known yet\n");
+        reasons = format!("{reason}\n");
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response()
 }
@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn root_is_given_the_cni_configuration_or_the_reasons_why_there_is_none() {
         let (router, _, health) = endpoint(vec!["pods have not been listed yet".to_owned()]);
-        let (list, seen) = watch::channel(None::<String>);
+        let (list, seen) = watch::channel(Err("it is not known yet".to_owned()));
         let configuration = move || seen.borrow().clone();
         let (knowledge, _) = Knowledge::for_test(health.subscribe());
         let (log, _) = LogControl::new("info".parse().unwrap());
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(status, 503);
         assert!(answer.contains("not known yet"), "{answer}");
 
-        list.send_replace(Some("{}\n".to_owned()));
+        _ = list.send_replace(Ok("{}\n".to_owned()));
         let (status, answer) = get(address, "/cni").await;
         assert_eq!(status, 200);
         assert!(

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use routelet_model::Resource;
+use routelet_planner::NoPodNetwork;
 use routelet_watcher::events::Publisher;
 use routelet_watcher::{ApiSettings, Status, condition};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, NotReady};
 use crate::args::{AdminAddress, AdminSocket, RunArgs, Settings};
-use crate::cni::{self, Installation};
+use crate::cni::{self, Cni, Installation, Sweep};
 use crate::dataplane::{Dataplane, Inputs};
 use crate::inquiry::Knowledge;
 use crate::instance::Instance;
@@ -47,13 +48,16 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
             metrics.encode()
         }
     };
-    let (configuration, configuration_seen) = watch::channel(None);
+    let (configuration, configuration_seen) = watch::channel(Err(NoPodNetwork::Unknown));
     let (knowledge, inquiries) = Knowledge::new(args, &settings.all, watches.clone(), health_seen.clone());
     let router = admin::router(liveness.clone(), health_seen.clone(), refresh);
     if let AdminSocket::At(path) = &args.admin.admin_socket {
         let listener = admin::bind_socket(path)?;
         let files = args.cni.files.clone();
-        let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
+        let text = move || match &*configuration_seen.borrow() {
+            Ok(list) => Ok(cni::text(&files, list)),
+            Err(reason) => Err(reason.to_string()),
+        };
         let router = admin::for_root(
             router.clone(),
             health_seen.clone(),
@@ -81,7 +85,10 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
     let (told, cluster) = mpsc::channel(CHANNEL);
     let inputs = Inputs { cluster, inquiries };
     let story = Story::new(metrics.clone(), publisher);
-    let cni = Installation::new(args, configuration);
+    let cni = Cni {
+        installation: Installation::new(args, configuration),
+        sweep: Sweep::new(args, watches.clone(), metrics.clone()),
+    };
     let dataplane = Dataplane::open(args, inputs, health, liveness, metrics, story, cni)?
         .spawn()
         .context("cannot start the dataplane's thread")?;

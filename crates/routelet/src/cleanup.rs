@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use routelet_cni::PLUGIN;
+use routelet_cni::install::{CONFLIST_MODE, write_if_different};
+use routelet_cni::{PLUGIN, UNINSTALLED_CONFLIST, refusing};
 use routelet_model::{IfName, Kind, Object};
 use routelet_netlink::forward::Forwarding;
 use routelet_netlink::{Kernel, Verb};
@@ -27,12 +28,20 @@ const RECEIVE_BUFFER: u32 = 1 << 20;
 /// The prefix of no link's name: a pod's route is not kept because its veth lives.
 const NO_HOST_VETH: &str = "/";
 
+/// What a runtime is told that wants to start a pod all the same.
+const UNINSTALLED: &str = "routelet has been uninstalled from this node: pods that are there can be deleted, but none be started \
+                           until a network plugin is installed";
+
 /// Takes everything away. What is gone already is no failure.
 pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
     // Held to the end: an agent that starts meanwhile would put everything back.
     let _instance = Instance::acquire()?;
-    // First of all, the runtime gives no more pods to the plugin.
-    remove(&args.files.cni_conf_dir.join(&args.files.cni_conf_name))?;
+    // First of all, the runtime gets no more pods from the plugin.
+    let left_for_pods = args.files.cni_conf_dir.join(UNINSTALLED_CONFLIST);
+    leave_for_pods(
+        &args.files.cni_conf_dir.join(&args.files.cni_conf_name),
+        &left_for_pods,
+    )?;
     let devices = encapsulation::devices(&args.marks, None)?;
     let mut kernel = Kernel::open(args.marks.kernel_config(devices.clone(), RECEIVE_BUFFER))
         .context("cannot open the kernel's routing tables")?;
@@ -43,12 +52,14 @@ pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
     remove(&args.marks.saved_sysctls)?;
     let plugin = args.files.cni_bin_dir.join(PLUGIN);
     if pods_left == 0 {
+        remove(&left_for_pods)?;
         remove(&plugin)?;
     } else if plugin.exists() {
         tracing::warn!(
-            "{} stays: the container runtime needs it to delete {pods_left} pod networks that are left; delete these pods \
-             and run routelet cleanup again",
-            plugin.display()
+            "{} and {} stay: the container runtime needs them to delete {pods_left} pod networks that are left; delete these \
+             pods and run routelet cleanup again",
+            plugin.display(),
+            left_for_pods.display()
         );
     }
     remove(&args.admin_socket)?;
@@ -57,6 +68,20 @@ pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
         let _ = file.parent().map(fs::remove_dir);
     }
     Ok(())
+}
+
+/// Puts in the place of the plugin's configuration one by which the runtime can delete pods but start none. Without any,
+/// it does not delete pods either (containerd: "cni plugin not initialized"), and they hang in Terminating.
+fn leave_for_pods(configuration: &Path, left_for_pods: &Path) -> anyhow::Result<()> {
+    let text = match fs::read_to_string(configuration) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.with_context(|| format!("cannot read {}", configuration.display()))?,
+    };
+    if let Some(text) = refusing(&text, UNINSTALLED) {
+        write_if_different(left_for_pods, text.as_bytes(), CONFLIST_MODE)
+            .context("cannot leave a CNI configuration by which pods can be deleted")?;
+    }
+    remove(configuration)
 }
 
 /// How many veths there are that our plugin made.

@@ -3,16 +3,21 @@
 
 mod files;
 pub(crate) mod install;
+mod leaks;
+mod sweep;
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use routelet_cni::{Conflist, DEFAULT_SOCKET};
 use routelet_netlink::DirectoryWatch;
-use routelet_planner::Planner;
+use routelet_planner::{NoPodNetwork, Planner};
 use tokio::sync::watch;
 
 use crate::args::{AdminSocket, CniArgs, CniFilesArgs, RunArgs};
+
+pub(crate) use leaks::Leak;
+pub(crate) use sweep::Sweep;
 
 /// The network's name, by which IPAM plugins keep leases.
 const NETWORK: &str = "k8s-pod-network";
@@ -21,12 +26,26 @@ const REST: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// The configuration that suits the node; `None` until the node's network is ready.
-pub(crate) type Configuration = Option<Conflist>;
+/// The configuration that suits the node, or why there is none.
+pub(crate) type Configuration = Result<Conflist, NoPodNetwork>;
 
 /// The text of a configuration, as the agent would write it now.
 pub(crate) fn text(args: &CniFilesArgs, list: &Conflist) -> String {
     files::with_port_maps(args, list).to_text()
+}
+
+/// What the agent does for the CNI plugin on this node.
+pub(crate) struct Cni {
+    pub(crate) installation: Installation,
+    pub(crate) sweep: Sweep,
+}
+
+impl Cni {
+    /// Orders a look at everything.
+    pub(crate) fn audit(&mut self, now: Instant) {
+        self.installation.audit(now);
+        self.sweep.audit(now);
+    }
 }
 
 /// What is installed on this node.
@@ -35,6 +54,8 @@ pub(crate) struct Installation {
     /// The configuration, but for what the node says.
     conflist: Conflist,
     told: watch::Sender<Configuration>,
+    /// Why there is none for pods at present.
+    refusal: Option<NoPodNetwork>,
     watch: Option<DirectoryWatch>,
     look_at: Option<Instant>,
     rest_until: Option<Instant>,
@@ -64,6 +85,7 @@ impl Installation {
                 port_maps: false,
             },
             told,
+            refusal: None,
             watch: None,
             look_at: None,
             rest_until: None,
@@ -95,12 +117,23 @@ impl Installation {
     /// Looks and writes where something has changed; returns when there will be more to do, if that is known. To be
     /// called when the node's network is ready, for from then on the runtime starts pods.
     pub(crate) fn follow(&mut self, planner: &Planner, now: Instant) -> Option<Instant> {
-        let pods = planner.pod_network()?;
-        if pods.mtu != self.conflist.mtu || pods.subnets != self.conflist.subnets {
-            self.conflist.mtu = pods.mtu;
-            self.conflist.subnets = pods.subnets;
-            self.told.send_replace(Some(self.conflist.clone()));
-            self.look_at = Some(now);
+        match planner.pod_network() {
+            Ok(pods) => {
+                let is_news = pods.mtu != self.conflist.mtu || pods.subnets != self.conflist.subnets;
+                if self.refusal.take().is_some() || is_news {
+                    self.conflist.mtu = pods.mtu;
+                    self.conflist.subnets = pods.subnets;
+                    _ = self.told.send_replace(Ok(self.conflist.clone()));
+                    self.look_at = Some(now);
+                }
+            }
+            Err(NoPodNetwork::Unknown) => return None,
+            Err(refusal) => {
+                if self.refusal.replace(refusal) != Some(refusal) {
+                    _ = self.told.send_replace(Err(refusal));
+                    self.look_at = Some(now);
+                }
+            }
         }
         if !self.args.install_cni {
             return None;
@@ -124,7 +157,11 @@ impl Installation {
 
     fn look(&mut self, now: Instant) -> io::Result<()> {
         self.watch_directories();
-        if files::install(&self.args.files, &self.conflist)? {
+        let written = match self.refusal {
+            None => files::install(&self.args.files, &self.conflist)?,
+            Some(refusal) => files::refuse(&self.args.files, &refusal.to_string())?,
+        };
+        if written {
             self.rest_until = Some(now + REST);
         }
         let rival = files::rival(&self.args.files)?;

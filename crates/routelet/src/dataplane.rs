@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
 use crate::args::RunArgs;
-use crate::cni::Installation;
+use crate::cni::Cni;
 use crate::encapsulation;
 use crate::firewall::Firewall;
 use crate::inquiry::Inquiry;
@@ -51,7 +51,7 @@ pub(crate) struct Dataplane {
     plan: Plan,
     reconciler: Reconciler<Kernel>,
     firewall: Firewall,
-    cni: Installation,
+    cni: Cni,
     devices: Vec<IfName>,
     inputs: Inputs,
     answer: Option<Answer>,
@@ -75,7 +75,7 @@ impl Dataplane {
         liveness: Liveness,
         metrics: Arc<Metrics>,
         story: Story,
-        cni: Installation,
+        cni: Cni,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let Opened {
@@ -153,11 +153,11 @@ impl Dataplane {
             let firewall = self
                 .firewall
                 .follow(self.planner.own_node(), Instant::now(), &mut self.story);
-            let cni = match self.ready {
-                true => self.cni.follow(&self.planner, Instant::now()),
-                false => None,
+            let [cni, sweep] = match self.ready {
+                true => self.follow_cni(Instant::now()),
+                false => [None, None],
             };
-            let wake = [wake, firewall, cni]
+            let wake = [wake, firewall, cni, sweep]
                 .into_iter()
                 .flatten()
                 .fold(audit, Instant::min);
@@ -172,7 +172,7 @@ impl Dataplane {
                 () = std::future::ready(()), if self.answer.is_some() => {}
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
-                () = self.cni.changed() => {}
+                () = self.cni.installation.changed() => {}
                 () = tokio::time::sleep_until(wake.into()) => {
                     let now = Instant::now();
                     if audit <= now {
@@ -184,6 +184,15 @@ impl Dataplane {
                 }
             }
         }
+    }
+
+    /// Looks after the CNI plugin; returns when there will be more to do.
+    fn follow_cni(&mut self, now: Instant) -> [Option<Instant>; 2] {
+        let abandoned = || self.reconciler.abandoned_veths();
+        [
+            self.cni.installation.follow(&self.planner, now),
+            self.cni.sweep.follow(&self.planner, abandoned, now),
+        ]
     }
 
     /// Does all that there is to do at present; returns when there will be more, if that is known.

@@ -17,6 +17,7 @@ use routelet_netlink::forward::Firewall;
 use routelet_planner::Way;
 use routelet_watcher::WatchStatus;
 
+use crate::cni::Leak;
 use families::{Families, Labelled};
 
 type Seconds = Gauge<f64, AtomicU64>;
@@ -37,6 +38,7 @@ pub(crate) struct Metrics {
     resync: Histogram,
     notifications_lost: Counter,
     flows_flushed: Counter,
+    cni_swept: Labelled<1, Counter>,
     watch_streaming_list: Labelled<1, Gauge>,
     watch_relists: Labelled<1, Counter>,
     watch_errors: Labelled<1, Counter>,
@@ -122,6 +124,11 @@ impl Metrics {
                 "flows_flushed",
                 "Tracked flows (conntrack entries) that were deleted because their pod's address moved or went",
             ),
+            cni_swept: f.counters(
+                "cni_swept",
+                "Leases of host-local and host veths that no pod had any more, and that were taken away",
+                ["what"],
+            ),
             watch_streaming_list: f.gauges(
                 "watch_streaming_list",
                 "1 where the API server streams lists, 0 where they are read at once",
@@ -146,7 +153,8 @@ impl Metrics {
             peers: f.gauge("peers", "Other nodes that this one reaches"),
             peer_ways: f.gauges(
                 "peer_ways",
-                "Other nodes by the way to their pods: vxlan, ipip, direct, or others where the route is not this agent's to make",
+                "Other nodes by the way to their pods: vxlan, ipip, direct, others where the route is not this agent's to make, \
+                 or none where the tunnel does not carry the family",
                 ["family", "way"],
                 None,
             ),
@@ -178,6 +186,9 @@ impl Metrics {
         }
         for firewall in Firewall::ALL {
             self.set_forward_drop_chains(firewall, false, 0);
+        }
+        for what in [Leak::LEASE, Leak::VETH] {
+            self.cni_swept.with([what]);
         }
         for resource in [Resource::Pods, Resource::Nodes] {
             let label = [resource_label(resource)];
@@ -249,6 +260,11 @@ impl Metrics {
     /// So many flows were forgotten.
     pub(crate) fn flows_flushed(&self, flows: usize) {
         self.flows_flushed.inc_by(flows as u64);
+    }
+
+    /// A leak of the CNI plugin's was taken away.
+    pub(crate) fn swept(&self, leak: &Leak) {
+        self.cni_swept.with([leak.what()]).inc();
     }
 
     /// How a watch stands.

@@ -50,6 +50,20 @@ fn not_ready_without_an_agent_and_without_its_consent() {
 }
 
 #[test]
+fn by_a_configuration_that_refuses_pods_can_be_taken_down_only() {
+    let mut runtime = runtime!(V4);
+    agent(&runtime, "HTTP/1.1 200 OK\r\n\r\n");
+    let pod = runtime.pod("web");
+    let why = "no pod can be started for a reason";
+    runtime.config["refuse"] = why.into();
+    runtime.status().fails(NEWEST, 50, why);
+    runtime.add(&mut runtime.sandbox("late")).fails(NEWEST, 50, why);
+    runtime.check(&pod).ok();
+    runtime.del(&pod).ok();
+    runtime.assert_empty("after DEL");
+}
+
+#[test]
 fn an_agent_that_says_nothing_is_not_waited_for() {
     let runtime = runtime!(V4);
     // Connections wait in its queue.

@@ -9,6 +9,7 @@ mod expressions;
 pub(crate) mod message;
 mod rules;
 mod table;
+mod tunnels;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use routelet_model::{Family, Key, Kind as ObjectKind, NftRules, NftSet, Object};

@@ -1,7 +1,8 @@
 //! The chains and rules of our table: what they are, and what of them the kernel has.
 //!
 //! A chain at a hook sees every packet that passes there. Raw ones come first, before connection tracking, where a
-//! packet that is dropped costs least.
+//! packet that is dropped costs least. All packets of the host pass them, so they look at what tells most packets apart
+//! once, and leave the rest to chains that only the few see that it concerns.
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use routelet_model::{Family, NftRules, NftSet, PerFamily};
@@ -9,8 +10,9 @@ use routelet_model::{Family, NftRules, NftSet, PerFamily};
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::nft::compare::tells_all;
-use crate::nft::expressions::{Base, Expressions, Op, Side, Verdict};
+use crate::nft::expressions::{Expressions, Op, Side, Verdict};
 use crate::nft::message::{HEADER, Kind, Message, Writer};
+use crate::nft::tunnels;
 
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
@@ -30,14 +32,11 @@ const COMMENT: u8 = 0;
 const RAW: i32 = -300;
 const SOURCE_NAT: i32 = 100;
 
-const PREROUTING: &str = "prerouting";
-const OUTPUT: &str = "output";
-const GUARD: &str = "guard";
+const FROM_PODS: &str = "from_pods";
+pub(super) const PREROUTING: &str = "prerouting";
+pub(super) const OUTPUT: &str = "output";
 const POSTROUTING: &str = "postrouting";
 const MASQUERADE: &str = "masquerade";
-
-/// Where the VXLAN network identifier stands: after the headers of UDP and four bytes of flags.
-const VNI_OFFSET: u32 = 8 + 4;
 
 /// A chain.
 #[derive(Debug, Clone, Copy)]
@@ -74,11 +73,11 @@ fn chains(rules: &NftRules) -> Vec<Chain> {
         hook: Some(("filter", hook, RAW)),
     };
     let plain = |name| Chain { name, hook: None };
-    let mut chains = vec![
-        plain(GUARD),
-        filter(PREROUTING, libc::NF_INET_PRE_ROUTING),
-        filter(OUTPUT, libc::NF_INET_LOCAL_OUT),
-    ];
+    let mut chains = vec![plain(FROM_PODS), filter(PREROUTING, libc::NF_INET_PRE_ROUTING)];
+    if rules.vxlan || rules.ipip {
+        chains.extend(tunnels::CHAINS.map(plain));
+        chains.push(filter(OUTPUT, libc::NF_INET_LOCAL_OUT));
+    }
     if rules.masquerade {
         chains.push(plain(MASQUERADE));
         chains.push(Chain {
@@ -94,9 +93,9 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
     let mut all = vec![Rule {
         chain: PREROUTING,
         comment: rules.to_string(),
-        expressions: from_pods(rules, Family::V4)
-            .address(Op::Is, Side::Destination, LOOPBACK.into())
-            .verdict(Verdict::Drop),
+        expressions: Expressions::default()
+            .incoming(rules.interface_prefix.as_str())
+            .verdict(Verdict::Jump(FROM_PODS)),
     }];
     let mut add = |chain, comment: &str, expressions| {
         all.push(Rule {
@@ -105,59 +104,29 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
             expressions,
         });
     };
+    let of = |family| Expressions::default().family(family);
+    add(
+        FROM_PODS,
+        "a pod reaches no loopback but its own",
+        of(Family::V4)
+            .address(Op::Is, Side::Destination, LOOPBACK.into())
+            .verdict(Verdict::Drop),
+    );
     let own_only = "a pod sends from its own addresses only";
     add(
-        PREROUTING,
+        FROM_PODS,
         own_only,
-        from_pods(rules, Family::V4).spoofed().verdict(Verdict::Drop),
+        of(Family::V4).spoofed().verdict(Verdict::Drop),
     );
     add(
-        PREROUTING,
+        FROM_PODS,
         own_only,
-        from_pods(rules, Family::V6)
+        of(Family::V6)
             .address(Op::IsNot, Side::Source, LINK_LOCAL.into())
             .spoofed()
             .verdict(Verdict::Drop),
     );
-    for tunnel in tunnels(rules) {
-        let Tunnel { family, is_vxlan, .. } = tunnel;
-        let foreign = tunnel
-            .packets()
-            .in_set(Op::IsNot, Side::Source, NftSet::Nodes, family)
-            .delivered_here();
-        let verdict = if is_vxlan {
-            Verdict::Jump(GUARD)
-        } else {
-            Verdict::Drop
-        };
-        add(
-            PREROUTING,
-            "only nodes send into the tunnel",
-            foreign.verdict(verdict),
-        );
-    }
-    for (chain, side) in [(PREROUTING, Side::Source), (OUTPUT, Side::Destination)] {
-        for tunnel in tunnels(rules) {
-            let outer = tunnel
-                .packets()
-                .in_set(Op::Is, side, NftSet::Nodes, tunnel.family);
-            add(
-                chain,
-                "the tunnel's own packets are not tracked",
-                outer.no_track(),
-            );
-        }
-    }
-    // What is too short to say whose it is, as the first piece of a packet may be, is dropped.
-    let mut others = Expressions::default();
-    for vni in vnis(rules) {
-        let [_, vni @ ..] = vni.to_be_bytes();
-        others = others.bytes(Op::IsNot, Base::Transport, VNI_OFFSET, &vni);
-    }
-    if rules.vxlan {
-        add(GUARD, "another VXLAN's", others.verdict(Verdict::Return));
-        add(GUARD, "no node's", Expressions::default().verdict(Verdict::Drop));
-    }
+    tunnels::rules(rules, &mut add);
     if rules.masquerade {
         for family in Family::ALL {
             let mut leaving =
@@ -194,54 +163,6 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
 /// fe80::/10: what has it goes no farther than the host.
 const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-
-fn from_pods(rules: &NftRules, family: Family) -> Expressions {
-    Expressions::default()
-        .incoming(rules.interface_prefix.as_str())
-        .family(family)
-}
-
-/// A kind of tunnel packets.
-#[derive(Debug, Clone, Copy)]
-struct Tunnel {
-    /// Of the outer packet.
-    family: Family,
-    is_vxlan: bool,
-    port: u16,
-}
-
-impl Tunnel {
-    fn packets(self) -> Expressions {
-        let all = Expressions::default();
-        if self.is_vxlan {
-            let udp = all.protocol(libc::IPPROTO_UDP).family(self.family);
-            return udp.port(self.port);
-        }
-        all.protocol(libc::IPPROTO_IPIP).family(self.family)
-    }
-}
-
-fn tunnels(rules: &NftRules) -> impl Iterator<Item = Tunnel> {
-    let port = rules.port;
-    let families = Family::ALL.into_iter().filter(|_| rules.vxlan);
-    let vxlan = families.map(move |family| Tunnel {
-        family,
-        is_vxlan: true,
-        port,
-    });
-    let ipip = rules.ipip.then_some(Tunnel {
-        family: Family::V4,
-        is_vxlan: false,
-        port,
-    });
-    vxlan.chain(ipip)
-}
-
-/// Each of the VNIs once.
-fn vnis(rules: &NftRules) -> impl Iterator<Item = u32> {
-    let PerFamily { v4, v6 } = rules.vnis;
-    std::iter::once(v4).chain((v6 != v4).then_some(v6))
-}
 
 fn comment(text: &str) -> Vec<u8> {
     let mut data = vec![COMMENT, (text.len() + 1) as u8];

@@ -99,13 +99,23 @@ fn each_encapsulation_has_its_ways_devices_and_mtu() {
 #[test]
 fn ipip_says_that_it_carries_no_ipv6_and_goes_on_with_ipv4() {
     for encapsulation in [Encapsulation::Ipip, Encapsulation::IpipCrossSubnet] {
-        let world = with_peers(encapsulation);
+        let mut world = with_peers(encapsulation);
         assert_eq!(
             world.refusals(),
             [refused("node node-a", Reason::NoTunnelForFamily)]
         );
         assert!(world.route("10.3.0.0/24").is_some());
-        assert!(world.planner.peers_by(Family::V6, Way::Others) > 0);
+        // They are nobody's to reach: no BGP daemon is spoken of, as for those of mode none.
+        let by = |way| world.planner.peers_by(Family::V6, way);
+        assert!(by(Way::None) > 0);
+        assert_eq!(by(Way::Others), 0);
+        let another = mk_node(
+            "another",
+            1,
+            &["192.168.1.3", "fd01::3"],
+            &["10.4.0.0/24", "fd10:4::/64"],
+        );
+        assert_eq!(world.node(another).notices, []);
     }
     assert_eq!(with_peers(Encapsulation::None).refusals(), []);
 }

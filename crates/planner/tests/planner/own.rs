@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use routelet_model::{
     ClusterEvent, Family, Key, LinkKind, MacAddr, NodeAddressKind, Object, Resource, RouteTarget, Unreadable,
 };
-use routelet_planner::{Missing, Notice, Reason};
+use routelet_planner::{Missing, NoPodNetwork, Notice, Planner, Reason};
 
 use crate::support::*;
 
@@ -336,4 +336,91 @@ fn an_underlay_too_small_for_ipv6_is_told_and_leaves_ipv4_alone() {
         (vni(&world, "vxlan-v6.calico"), world.refusals()),
         (Some(4096), vec![])
     );
+}
+
+#[test]
+fn the_least_mtu_of_both_families_decides_on_ipv6_and_the_one_to_blame_is_told() {
+    let mut world = World::ready();
+    let subnets = |world: &World| {
+        world
+            .planner
+            .pod_network()
+            .map(|pods| (pods.mtu, pods.subnets.len()))
+    };
+    // IPv4 nodes are reached by another link than IPv6 ones.
+    let apart = |mtus: [u32; 2]| {
+        mk_host(&[
+            ("eth0", mtus[0], &["192.168.0.1/24"]),
+            ("eth1", mtus[1], &["fd00::1/64"]),
+        ])
+    };
+    for (mtus, pods, blamed) in [
+        ([1500, 1500], (1430, 2), None),
+        ([1330, 1500], (1280, 2), None),
+        (
+            [1329, 1500],
+            (1279, 1),
+            Some("eth0 leaves 1279 bytes for the IPv4 pods"),
+        ),
+        (
+            [1500, 1349],
+            (1450, 1),
+            Some("eth1 leaves 1279 bytes for the IPv6 pods"),
+        ),
+        (
+            [1329, 1349],
+            (1279, 1),
+            Some("eth1 leaves 1279 bytes for the IPv6 pods"),
+        ),
+        ([1500, 1500], (1430, 2), None),
+    ] {
+        world.host(&apart(mtus));
+        assert_eq!(subnets(&world), Ok(pods), "{mtus:?}");
+        let refused: Vec<_> = world
+            .planner
+            .refusals()
+            .map(|refusal| refusal.message.as_str())
+            .collect();
+        assert_eq!(
+            refused.len(),
+            usize::from(blamed.is_some()),
+            "{mtus:?}: {refused:?}"
+        );
+        if let Some(blamed) = blamed {
+            assert!(
+                refused[0].contains(blamed) && refused[0].contains("leaves IPv6 out"),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pods_that_have_ipv6_only_and_do_not_fit_get_no_network() {
+    assert_eq!(
+        Planner::new(mk_settings()).pod_network(),
+        Err(NoPodNetwork::Unknown)
+    );
+    let world_of = |subnets: &[&str], mtu: u32| {
+        let mut world = World::empty(mk_settings());
+        world.host(&mk_host(&[("eth0", mtu, &["192.168.0.1/24", "fd00::1/64"])]));
+        world.node(mk_node(OWN, 100, &["192.168.0.1", "fd00::1"], subnets));
+        world
+    };
+    let small = world_of(&["fd10:1::/64"], 1349);
+    let reason = small.planner.pod_network().unwrap_err().to_string();
+    assert!(
+        reason.contains("eth0 leaves 1279 bytes") && reason.contains("(1349), or --mtu"),
+        "{reason}"
+    );
+    let told = small.planner.refusals().next().unwrap();
+    assert!(
+        told.message.contains("new ones get no network"),
+        "{}",
+        told.message
+    );
+    assert!(world_of(&["fd10:1::/64"], 1350).planner.pod_network().is_ok());
+    // IPv4 does with less.
+    let v4 = world_of(&["10.1.0.0/24"], 1000).planner.pod_network().unwrap();
+    assert_eq!((v4.mtu, v4.subnets.len()), (950, 1));
 }

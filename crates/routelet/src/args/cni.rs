@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use routelet_cni::UNINSTALLED_CONFLIST;
 
-use super::{LogArgs, values};
+use super::LogArgs;
+use super::values::{self, SweepAfter};
 
 /// How the CNI plugin gets onto the node.
 #[derive(Debug, Clone, Args)]
@@ -26,6 +28,26 @@ pub(crate) struct CniArgs {
     #[arg(long, env = "ROUTELET_CNI_LEASE_DIR", value_name = "DIRECTORY", default_value = "/var/lib/cni/networks",
         value_parser = values::absolute)]
     pub(crate) cni_lease_dir: PathBuf,
+
+    /// How long a lease of host-local, or a host veth, must have belonged to no pod before the agent takes it away: 1s to
+    /// 24h, as in 90s, 10m or 1h, and longer than it takes to start a pod; or "off". Without it: 10m with --install-cni,
+    /// else off.
+    #[arg(long, env = "ROUTELET_CNI_SWEEP_AFTER", value_name = "TIME|off")]
+    pub(crate) cni_sweep_after: Option<SweepAfter>,
+}
+
+/// How long a pod takes to start at most, with a good measure to spare: kubelets give a runtime four minutes.
+const SWEEP_AFTER: Duration = Duration::from_secs(600);
+
+impl CniArgs {
+    /// How long a thing must have been nobody's to be swept; `None` where nothing is.
+    pub(crate) fn sweep_after(&self) -> Option<Duration> {
+        match self.cni_sweep_after {
+            Some(SweepAfter::Off) => None,
+            Some(SweepAfter::Time(time)) => Some(time),
+            None => self.install_cni.then_some(SWEEP_AFTER),
+        }
+    }
 }
 
 /// Where the plugin and its configuration go.
@@ -74,11 +96,14 @@ pub(crate) struct InstallCniArgs {
 
 /// Runtimes read lists of plugins only from files of this ending.
 fn conflist_name(text: &str) -> Result<String, String> {
-    let fits = text.ends_with(".conflist") && !text.starts_with('.') && !text.contains('/');
+    let fits = text.ends_with(".conflist")
+        && !text.starts_with('.')
+        && !text.contains('/')
+        && text != UNINSTALLED_CONFLIST;
     match fits {
         true => Ok(text.to_owned()),
-        false => {
-            Err("a file name that ends in .conflist is wanted, without '/' and no hidden one".to_owned())
-        }
+        false => Err(format!(
+            "a file name that ends in .conflist is wanted, without '/', no hidden one, and not {UNINSTALLED_CONFLIST}"
+        )),
     }
 }

@@ -81,6 +81,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(file.to_str(), Some("/etc/cni/net.d/10-routelet.conflist"));
     assert_eq!(files.cni_bin_dir.to_str(), Some("/opt/cni/bin"));
     assert_eq!(cni.cni_lease_dir.to_str(), Some("/var/lib/cni/networks"));
+    assert_eq!(cni.sweep_after(), None);
     let socket = AdminSocket::At("/run/routelet/routelet.sock".into());
     assert_eq!(admin.admin_socket, socket);
     assert_eq!(admin.log.log_format, LogFormat::Text);
@@ -201,6 +202,25 @@ fn settings_that_contradict_each_other_are_refused() {
     let error = run(&["--interface-prefix=vx"]).unwrap_err();
     assert!(
         error.contains("--vxlan-device vxlan.calico begins with --interface-prefix vx"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_sweep_comes_with_the_plugins_installation_and_can_be_had_without() {
+    for (words, seconds) in [
+        (&["--install-cni"][..], Some(600)),
+        (&["--install-cni", "--cni-sweep-after=off"], None),
+        (&["--install-cni", "--cni-sweep-after=2h"], Some(7200)),
+        (&["--cni-sweep-after=90s"], Some(90)),
+        (&[], None),
+    ] {
+        let after = settings(words).cni.sweep_after();
+        assert_eq!(after, seconds.map(Duration::from_secs), "{words:?}");
+    }
+    let error = run(&["--cni-sweep-after=0s"]).unwrap_err();
+    assert!(
+        error.contains("from 1s to 24h") && error.contains("\"off\""),
         "{error}"
     );
 }

@@ -90,6 +90,28 @@ impl FromStr for AdminSocket {
     }
 }
 
+/// When what no pod has any more is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SweepAfter {
+    /// Never.
+    Off,
+    /// After so long.
+    Time(Duration),
+}
+
+impl FromStr for SweepAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => time(text, 1)
+                .map(Self::Time)
+                .map_err(|allowed| format!("{allowed}, or \"off\"")),
+        }
+    }
+}
+
 /// A whole number in a range.
 fn number<T>(text: &str, allowed: RangeInclusive<T>) -> Result<T, String>
 where

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use routelet_cni::install::{self, CONFLIST_MODE};
-use routelet_cni::{Conflist, PLUGIN};
+use routelet_cni::{Conflist, PLUGIN, UNINSTALLED_CONFLIST, refusing};
 
 use crate::args::CniFilesArgs;
 
@@ -38,7 +38,29 @@ pub(crate) fn install(args: &CniFilesArgs, list: &Conflist) -> io::Result<bool> 
             "wrote the CNI configuration"
         );
     }
-    Ok(new_program || new_list)
+    // What an earlier uninstallation has left for pods to be deleted by: they are by this one.
+    match fs::remove_file(args.cni_conf_dir.join(UNINSTALLED_CONFLIST)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(new_program || new_list),
+    }
+}
+
+/// Has the configuration, where it is there, refuse pods and say why: by one that is out of date they would get what they
+/// cannot use, and without one the runtime would not even take down those that are there. True where it was written.
+pub(crate) fn refuse(args: &CniFilesArgs, why: &str) -> io::Result<bool> {
+    let file = configuration(args);
+    let text = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        text => text?,
+    };
+    let Some(text) = refusing(&text, why) else {
+        return Ok(false);
+    };
+    let is_new = install::write_if_different(&file, text.as_bytes(), CONFLIST_MODE)?;
+    if is_new {
+        tracing::warn!(file = %file.display(), "new pods get no network: {why}");
+    }
+    Ok(is_new)
 }
 
 /// The list as it is written: with portmap where its program is there, for a list with a plugin that is not there would

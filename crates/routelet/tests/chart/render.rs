@@ -38,6 +38,11 @@ const EACH: &[(&str, &str)] = &[
     ),
     ("cni.confDir=/etc/cni/other", r#""path":"/etc/cni/other""#),
     ("cni.confName=05-x.conflist", "--cni-conf-name=05-x.conflist"),
+    (
+        "cni.leaseDir=/srv/leases",
+        r#"{"mountPath":"/srv/leases","name":"cni-leases"}"#,
+    ),
+    ("cni.sweepAfter=off", "--cni-sweep-after=off"),
     ("openForward=true", "--open-forward=true"),
     ("nodeCondition=true", "--node-condition=true"),
     ("logFormat=json", "--log-format=json"),
@@ -144,6 +149,31 @@ fn each_value_makes_the_difference_that_it_is_for() {
     assert!(left.is_empty(), "not tried: {left:?}");
 }
 
+/// The kubelet makes a URL of the probes' host, and puts the brackets around it.
+#[test]
+fn the_probes_ask_where_the_agent_listens() {
+    if is_missing() {
+        skip!("helm is not installed");
+    }
+    for (address, listens, asked) in [
+        ("", "127.0.0.1:9099", Some("127.0.0.1")),
+        ("127.0.0.2", "127.0.0.2:9099", Some("127.0.0.2")),
+        ("[::1]", "[::1]:9099", Some("::1")),
+        ("0.0.0.0", "0.0.0.0:9099", None),
+        ("[::]", "[::]:9099", None),
+    ] {
+        let objects = template(&[&format!("admin.address={address}")]);
+        let container = container(&objects);
+        let arguments = texts(&container["args"]);
+        let listens = format!("--admin-address={listens}");
+        assert!(arguments.contains(&listens.as_str()), "{address}: {arguments:?}");
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let host = &container[probe]["httpGet"]["host"];
+            assert_eq!(host.as_str(), asked, "{address}: {probe}");
+        }
+    }
+}
+
 #[test]
 fn what_the_chart_does_not_know_is_refused() {
     if is_missing() {
@@ -225,7 +255,13 @@ fn the_pod_has_what_it_needs_and_no_more() {
         .collect();
     assert_eq!(
         paths,
-        ["/proc/sys/net", "/run/routelet", "/opt/cni/bin", "/etc/cni/net.d"]
+        [
+            "/proc/sys/net",
+            "/run/routelet",
+            "/opt/cni/bin",
+            "/etc/cni/net.d",
+            "/var/lib/cni/networks"
+        ]
     );
     let kinds: BTreeSet<_> = objects
         .iter()

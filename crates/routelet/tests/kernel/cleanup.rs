@@ -215,7 +215,14 @@ fn what_others_made_stays_and_the_plugin_while_pods_need_it() {
     let (code, log) = files.clean_up(&netns, &run);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("1 pod networks that are left"), "{log}");
-    assert!(files.present().contains(&"bin/routelet-cni".to_owned()));
+    let present = files.present();
+    for stays in ["bin/routelet-cni", "net.d/zz-routelet-uninstalled.conflist"] {
+        assert!(present.contains(&stays.to_owned()), "{present:?}");
+    }
+    assert!(
+        !present.contains(&"net.d/10-routelet.conflist".to_owned()),
+        "{present:?}"
+    );
     let routes = told(&netns, &["ip", "route"]);
     assert!(
         routes.contains("10.99.0.0/24") && !routes.contains("proto 80"),

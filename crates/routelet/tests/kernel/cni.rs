@@ -241,6 +241,55 @@ fn the_configuration_follows_the_nodes_pod_subnets() {
 }
 
 #[test]
+fn where_pods_do_not_fit_the_configuration_that_is_there_refuses_them_and_says_why() {
+    let (mut stage, directories) = (Stage::without_agent_on(Backend::Memory, 1), Directories::new());
+    // IPv6 pods alone, in VXLAN over IPv4.
+    let object = stage
+        .cluster
+        .node_object_of(0, &[Family::V6], &[Family::V4])
+        .build();
+    stage.cluster.api().delete(&object).unwrap();
+    stage.cluster.api().apply(&object).unwrap();
+    start(&mut stage, &directories, NO_AUDIT);
+    stage.cluster.wait_ready().unwrap();
+    directories.wait_mtu(1450);
+    let set_mtu = |stage: &Stage, mtu| {
+        let node = &stage.cluster.nodes()[0].node;
+        stage.cluster.lab().set_underlay_mtu(node, mtu).unwrap();
+    };
+    let refusal = || {
+        directories
+            .plugins()
+            .and_then(|plugins| plugins[0]["refuse"].as_str().map(str::to_owned))
+    };
+    set_mtu(&stage, 1320);
+    let why = wait::until_some(wait::LONG, "the configuration to refuse", refusal).unwrap();
+    assert!(
+        why.contains("leaves 1270 bytes") && why.contains("(1320), or --mtu"),
+        "{why}"
+    );
+    stage
+        .agent()
+        .wait_log("new pods get no network", wait::LONG)
+        .unwrap();
+    let answer = routelet_cni::agent::get(&stage.agent().socket(), "/cni").unwrap();
+    assert_eq!((answer.status, answer.body.trim()), (503, why.as_str()));
+
+    // An agent that finds it so makes none; one that is there it has refuse at once.
+    stage.agent().restart().unwrap();
+    stage.cluster.wait_ready().unwrap();
+    set_mtu(&stage, 1319);
+    let says = |bytes: &str| refusal().is_some_and(|why| why.contains(bytes));
+    wait::until(wait::LONG, "it to name the new number", || says("1269 bytes")).unwrap();
+    set_mtu(&stage, 1500);
+    wait::until(wait::LONG, "the configuration to take pods again", || {
+        refusal().is_none()
+    })
+    .unwrap();
+    assert_eq!(directories.mtu(), Some(1450));
+}
+
+#[test]
 fn a_missing_directory_and_another_configuration_are_told_once_and_stop_nothing() {
     let (mut stage, directories) = (Stage::without_agent(1), Directories::new());
     fs::remove_dir(directories.path("net.d")).unwrap();

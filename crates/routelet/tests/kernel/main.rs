@@ -19,4 +19,5 @@ mod settings;
 mod stage;
 mod state;
 mod status;
+mod sweep;
 mod underlay;

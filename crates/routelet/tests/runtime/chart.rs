@@ -200,6 +200,7 @@ fn the_agent_runs_with_what_the_chart_gives_it() {
         "/run/routelet" => inside("run"),
         "/opt/cni/bin" => runtime.file("bin"),
         "/etc/cni/net.d" => runtime.file("conf"),
+        "/var/lib/cni/networks" => runtime.file("leases"),
         ACCOUNT => inside("account"),
         _ => panic!("the chart mounts {path}"),
     });

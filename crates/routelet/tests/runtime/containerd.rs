@@ -29,6 +29,13 @@ pub(crate) struct Runtime {
     directory: TempDir,
 }
 
+/// Whether it asks plugins for STATUS, where their configuration is of version 1.1.0: containerd 2 does.
+pub(crate) fn asks_for_status() -> bool {
+    let told = output(Command::new("containerd").arg("--version")).unwrap();
+    let version = told.split(' ').nth(2).unwrap().trim_start_matches('v');
+    version.split('.').next().unwrap().parse::<u32>().unwrap() >= 2
+}
+
 /// What is missing for a runtime here.
 pub(crate) fn missing() -> Option<String> {
     for program in [
@@ -80,14 +87,8 @@ impl Runtime {
     pub(crate) fn import(&self, image: &Path) -> Result<()> {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(&self.cri.socket);
-        ctr.args([
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-            "--snapshotter",
-            "native",
-        ]);
+        // The CRI unpacks it where it needs it. Of ctr, containerd 2 would want to know a platform.
+        ctr.args(["--namespace", "k8s.io", "images", "import", "--no-unpack"]);
         output(ctr.arg(image)).map(|_| ())
     }
 

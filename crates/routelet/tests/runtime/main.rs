@@ -8,5 +8,7 @@ mod cri;
 #[path = "../common/helm.rs"]
 mod helm;
 mod image;
+mod installed;
 mod message;
 mod pods;
+mod status;

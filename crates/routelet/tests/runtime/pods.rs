@@ -15,31 +15,63 @@ use crate::message::Message;
 const SLEEP: &[&str] = &["/bin/sleep", "1000000"];
 
 /// Two nodes with an agent and a runtime each. Dropped in this order: a DEL needs nothing of the cluster.
-struct World {
-    runtimes: [Runtime; 2],
-    cluster: Cluster,
+pub(crate) struct World {
+    pub(crate) runtimes: [Runtime; 2],
+    pub(crate) cluster: Cluster,
+    /// Name of the network whose pods these are.
+    network: &'static str,
 }
 
 /// A pod that runs.
-struct Running {
-    node: usize,
-    name: String,
-    sandbox: String,
+pub(crate) struct Running {
+    pub(crate) node: usize,
+    pub(crate) name: String,
+    pub(crate) sandbox: String,
     container: String,
-    address: IpAddr,
+    pub(crate) address: IpAddr,
 }
 
 impl World {
     /// Without network configurations.
-    fn new() -> Self {
-        let cluster = Cluster::with_agents(Backend::Memory, 2).unwrap();
+    pub(crate) fn new() -> Self {
+        Self::of(Cluster::with_agents(Backend::Memory, 2).unwrap(), "pods")
+    }
+
+    fn of(cluster: Cluster, network: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let image = image::write(&directory).unwrap();
         let start = |index: usize| Runtime::start(cluster.nodes()[index].node.netns(), &image).unwrap();
         Self {
             runtimes: [start(0), start(1)],
             cluster,
+            network,
         }
+    }
+
+    /// Whose agents install plugin and configuration, and have done so.
+    pub(crate) fn installed() -> Self {
+        let mut cluster = Cluster::new(Backend::Memory).unwrap();
+        (0..2).for_each(|_| _ = cluster.add_node().unwrap());
+        let mut world = Self::of(cluster, "k8s-pod-network");
+        for node in 0..2 {
+            let leases = format!(
+                "--cni-lease-dir={}",
+                world.runtimes[node].file("leases").display()
+            );
+            let mut arguments = world.directories(node);
+            arguments.extend(["--install-cni".to_owned(), leases]);
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            world.cluster.start_agent(node, &arguments).unwrap();
+        }
+        world.cluster.wait_ready().unwrap();
+        (0..2).for_each(|node| world.wait_network(node));
+        world
+    }
+
+    /// Where plugin and configuration go, for the agent and for `routelet cleanup`.
+    pub(crate) fn directories(&self, node: usize) -> Vec<String> {
+        let of = |flag: &str, name: &str| format!("--{flag}={}", self.runtimes[node].file(name).display());
+        vec![of("cni-bin-dir", "bin"), of("cni-conf-dir", "conf")]
     }
 
     fn configured() -> Self {
@@ -56,12 +88,12 @@ impl World {
         self.runtimes[node].configure(&list).unwrap();
     }
 
-    fn wait_network(&self, node: usize) {
+    pub(crate) fn wait_network(&self, node: usize) {
         let ready = || self.runtimes[node].cri.is_network_ready().unwrap();
         wait::until(wait::LONG, "NetworkReady", ready).unwrap();
     }
 
-    fn list(&mut self, node: usize) -> Value {
+    pub(crate) fn list(&mut self, node: usize) -> Value {
         let runtime = &self.runtimes[node];
         let leases = runtime.file("leases");
         let subnet = self.cluster.nodes()[node].subnet;
@@ -81,12 +113,17 @@ impl World {
         })
     }
 
-    /// Starts a pod as the kubelet does, and tells the API its address.
-    fn run(&mut self, node: usize, name: &str, attempt: u64) -> Running {
+    /// A pod's PodSandboxConfig.
+    pub(crate) fn sandbox(&self, node: usize, name: &str, attempt: u64) -> Message {
         let metadata = Message::new().text(1, name).text(2, &format!("uid-{name}"));
         let metadata = metadata.text(3, "default").number(4, attempt);
         let linux = Message::new().text(1, &self.runtimes[node].control_group());
-        let config = Message::new().message(1, &metadata).message(8, &linux);
+        Message::new().message(1, &metadata).message(8, &linux)
+    }
+
+    /// Starts a pod as the kubelet does, and tells the API its address.
+    pub(crate) fn run(&mut self, node: usize, name: &str, attempt: u64) -> Running {
+        let config = self.sandbox(node, name, attempt);
         let cri = &self.runtimes[node].cri;
         let sandbox = cri.run_sandbox(&config).unwrap();
         let container = cri.start_container(&sandbox, &config, IMAGE, SLEEP).unwrap();
@@ -104,7 +141,7 @@ impl World {
     }
 
     /// Five requests from inside the container, all answered; returns what ping wrote.
-    fn ping(&self, from: &Running, to: IpAddr) -> String {
+    pub(crate) fn ping(&self, from: &Running, to: IpAddr) -> String {
         let to = to.to_string();
         let command = ["/bin/ping", "-c", "5", "-i", "0.1", "-W", "2", &to];
         let done = self.runtimes[from.node]
@@ -118,23 +155,21 @@ impl World {
         done.output
     }
 
-    fn stop(&self, pod: &Running) {
+    pub(crate) fn stop(&self, pod: &Running) {
         let cri = &self.runtimes[pod.node].cri;
         cri.stop_sandbox(&pod.sandbox).unwrap();
         cri.remove_sandbox(&pod.sandbox).unwrap();
     }
 
-    fn has_veth(&self, pod: &Running) -> bool {
+    pub(crate) fn has_veth(&self, pod: &Running) -> bool {
         let veth = host_veth_name("cali", "default", &pod.name).unwrap();
         let mut setup = self.cluster.nodes()[pod.node].node.setup().unwrap();
         setup.link(veth.as_str()).unwrap().is_some()
     }
 
-    fn has_lease(&self, pod: &Running) -> bool {
-        let lease = self.runtimes[pod.node]
-            .file("leases/pods")
-            .join(pod.address.to_string());
-        lease.exists()
+    pub(crate) fn has_lease(&self, pod: &Running) -> bool {
+        let leases = self.runtimes[pod.node].file("leases").join(self.network);
+        leases.join(pod.address.to_string()).exists()
     }
 }
 

@@ -120,7 +120,7 @@ impl Observer {
                 }
                 Hint::OthersGone(_)
                 | Hint::NftTouched
-                | Hint::HostChanged
+                | Hint::HostChanged(_)
                 | Hint::Flushed(_)
                 | Hint::Lost => {}
             }
@@ -143,7 +143,7 @@ impl Observer {
                 | Hint::Added(..)
                 | Hint::OthersGone(_)
                 | Hint::NftTouched
-                | Hint::HostChanged
+                | Hint::HostChanged(_)
                 | Hint::Flushed(_)
                 | Hint::Lost => {}
             }
