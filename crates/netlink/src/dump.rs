@@ -51,7 +51,7 @@ impl Kernel {
         let mut found = Vec::new();
         match kind {
             Kind::Link => found = self.dump_links(link)?,
-            Kind::Sysctl => {}
+            Kind::Sysctl | Kind::ChecksumOffload => {}
             Kind::NftTable | Kind::NftElement | Kind::NftRules => {
                 if let Some((nft, _)) = &mut self.nft
                     && link.is_none()

@@ -33,6 +33,7 @@ mod nexthop;
 mod nfnl;
 mod nft;
 mod onlink;
+mod release;
 mod rivals;
 mod route;
 pub mod setup;

@@ -301,6 +301,7 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
                         Tunnel::Ipip => LinkKind::Ipip { ours: true },
                     };
                     want_device(facts, family, (device, kind, mtu), wanted);
+                    want_offload(known.settings, tunnel, device, wanted);
                 }
                 None if known.settings.encapsulation.tunnel().is_some() => {
                     refuse_family(known.settings, facts, family, underlay, wanted);
@@ -382,6 +383,13 @@ fn want_device(
             },
             Object::Address,
         );
+    }
+}
+
+/// Adds what the settings say of a VXLAN device's checksums.
+fn want_offload(settings: &Settings, tunnel: Tunnel, device: IfName, wanted: &mut Wanted) {
+    if let (Tunnel::Vxlan, Some(on)) = (tunnel, settings.vxlan.checksum_offload) {
+        wanted.object(Key::ChecksumOffload(device), Object::ChecksumOffload(on));
     }
 }
 

@@ -46,4 +46,6 @@ pub struct VxlanSettings {
     pub vni: u32,
     /// UDP port, of both devices.
     pub port: u16,
+    /// Whether TX checksum offload of the devices shall be on; `None` leaves it as it is.
+    pub checksum_offload: Option<bool>,
 }

@@ -173,6 +173,17 @@ pub(crate) struct OverlayArgs {
         value_parser = values::port)]
     pub(crate) vxlan_port: u16,
 
+    /// TX checksum offload of the VXLAN devices: switched on or off, or left as it is where the kernel is not known to
+    /// spoil checksums (before Linux 5.7 it is switched off).
+    #[arg(
+        long,
+        env = "ROUTELET_VXLAN_CHECKSUM_OFFLOAD",
+        value_name = "WHETHER",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) vxlan_checksum_offload: ChecksumOffload,
+
     /// MTU of the tunnel devices, and of pods, in bytes, 576 to 65535 (IPv6 needs 1280), or "auto": what the device below
     /// leaves, followed as it changes.
     #[arg(long, env = "ROUTELET_MTU", value_name = "auto|BYTES", default_value = "auto")]
@@ -311,6 +322,17 @@ pub(crate) enum Encapsulation {
     IpipCrossSubnet,
     /// As they are: straight to nodes of this node's own network; a BGP daemon brings the routes to others.
     None,
+}
+
+/// What becomes of the VXLAN devices' TX checksum offload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChecksumOffload {
+    /// Off where the kernel is known to spoil checksums, else as it is.
+    Auto,
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// Whether nexthop objects are used.

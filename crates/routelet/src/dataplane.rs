@@ -74,11 +74,17 @@ impl Dataplane {
         saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
         let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
+        let checksum_offload = encapsulation::checksum_offload(args.overlay.vxlan_checksum_offload, features);
         tracing::info!(
             release = features.kernel_release,
             nexthop_objects,
             filtered_dumps = features.strict_dump,
             nftables = features.nftables,
+            vxlan_checksum_offload = match checksum_offload {
+                Some(true) => "on",
+                Some(false) => "off",
+                None => "as it is",
+            },
             "kernel"
         );
         if !features.nftables {
@@ -90,7 +96,12 @@ impl Dataplane {
         let nftables = features.nftables;
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(args, nexthop_objects, nftables)?),
+            planner: Planner::new(planner_settings(
+                args,
+                nexthop_objects,
+                nftables,
+                checksum_offload,
+            )?),
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
@@ -288,7 +299,12 @@ impl Dataplane {
     }
 }
 
-fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> anyhow::Result<Settings> {
+fn planner_settings(
+    args: &RunArgs,
+    nexthop_objects: bool,
+    nftables: bool,
+    checksum_offload: Option<bool>,
+) -> anyhow::Result<Settings> {
     let NftArgs {
         masquerade,
         masquerade_except,
@@ -310,6 +326,7 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> an
             },
             vni: args.overlay.vxlan_vni,
             port: args.overlay.vxlan_port,
+            checksum_offload,
         },
         mtu: args.overlay.mtu.bytes(),
         interface_prefix: args.marks.interface_prefix.clone(),

@@ -26,6 +26,7 @@ pub(crate) fn mk_settings() -> Settings {
             },
             vni: 4096,
             port: 4789,
+            checksum_offload: None,
         },
         mtu: None,
         interface_prefix: "cali".to_owned(),

@@ -36,6 +36,7 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
             },
             vni: 4096,
             port: 4789,
+            checksum_offload: Some(false),
         },
         mtu: None,
         interface_prefix: "cali".to_owned(),

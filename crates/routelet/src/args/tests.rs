@@ -57,6 +57,7 @@ fn defaults_are_those_of_the_design() {
         (overlay.vxlan_vni, overlay.vxlan_port, overlay.mtu),
         (4096, 4789, Mtu::Auto)
     );
+    assert_eq!(overlay.vxlan_checksum_offload, ChecksumOffload::Auto);
     assert_eq!(
         (marks.interface_prefix.as_str(), marks.route_protocol),
         ("cali", 80)

@@ -31,6 +31,8 @@ const EACH: &[(&str, &str)] = &[
     ("mtu=1400", "--mtu=1400"),
     ("vxlan.vni=5000", "--vxlan-vni=5000"),
     ("vxlan.port=8472", "--vxlan-port=8472"),
+    ("vxlan.checksumOffload=off", "--vxlan-checksum-offload=off"),
+    ("vxlan.checksumOffload=true", "--vxlan-checksum-offload=on"),
     ("cni.install=false", "--install-cni=false"),
     (
         "cni.binDir=/var/lib/cni/bin",
@@ -155,6 +157,7 @@ fn what_the_chart_does_not_know_is_refused() {
         "mtu=100",
         "encapsulation=gre",
         "vxlan.vni=16777216",
+        "vxlan.checksumOffload=never",
         "podCIDRs={ten}",
         "cni.confName=a/b.conflist",
         "logFormat=xml",

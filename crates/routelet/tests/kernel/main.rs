@@ -9,6 +9,7 @@ mod cni;
 mod device;
 mod install_cni;
 mod objects;
+mod offload;
 mod pods;
 mod readiness;
 mod restart;

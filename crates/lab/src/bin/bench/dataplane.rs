@@ -51,6 +51,7 @@ impl Dataplane {
                 device: devices,
                 vni: 4096,
                 port: 4789,
+                checksum_offload: None,
             },
             mtu: None,
             interface_prefix: "cali".to_owned(),
