@@ -11,6 +11,7 @@ use crate::host::HostWatch;
 use crate::link::SeenLink;
 use crate::neighbour::SeenNeighbour;
 use crate::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, SeenNexthop};
+use crate::route;
 use crate::sysctl::{self, RTM_NEWNETCONF};
 use crate::view::View;
 
@@ -38,7 +39,8 @@ pub enum Hint {
     /// Someone has changed something in our nft table, or the table: the kernel's words on elements of ranges tell no
     /// more than that, so dump it.
     NftTouched,
-    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are.
+    /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are, or
+    /// a route on a way that is followed.
     HostChanged,
     /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
     Flushed(Flushed),
@@ -59,6 +61,10 @@ pub(crate) fn read(
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(frame, view, host, hints),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(frame, view, hints),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            if !host.destinations.is_empty() {
+                let leads_to = route::destination(frame.payload)?;
+                hints.extend(leads_to.filter(|net| host.route(*net)).map(|_| Hint::HostChanged));
+            }
             let route = view.read(Kind::Route, frame.payload)?;
             hints.extend(route.map(|(key, object)| match object {
                 object if frame.kind == libc::RTM_NEWROUTE && frame.flags & NLM_F_REPLACE != 0 => {

@@ -101,6 +101,12 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Has [`Kernel::host`] tell which address the kernel would send from to each of these, and a change of a route to
+    /// one of them taken for one of the host.
+    pub fn follow_ways_to(&mut self, destinations: Vec<IpAddr>) {
+        self.host.destinations = destinations;
+    }
+
     /// Has dumps filtered by us, as on a kernel that does not.
     #[cfg(test)]
     fn filter_itself(&mut self) {

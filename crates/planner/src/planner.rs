@@ -56,7 +56,7 @@ impl Planner {
     /// A planner that knows nothing but its settings.
     pub fn new(settings: Settings) -> Self {
         Self {
-            own: Own::default().with_node(None, &settings.node_name),
+            own: Own::default().with_node(None, &settings),
             settings,
             nodes: HashMap::default(),
             peers: 0,
@@ -75,14 +75,18 @@ impl Planner {
             ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
-                let node = Arc::new(made_usable(node));
-                self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
+                let node = Arc::new(made_usable(node, &self.settings.underlay));
+                self.follow_own(self.own.with_node(Some(node), &self.settings), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
-                self.follow_own(self.own.with_node(None, &name), plan);
+                self.follow_own(self.own.with_node(None, &self.settings), plan);
             }
             ClusterEvent::NodeApplied(node) => {
-                self.follow_node(node.name.clone(), Some(Arc::new(made_usable(node))), plan);
+                self.follow_node(
+                    node.name.clone(),
+                    Some(Arc::new(made_usable(node, &self.settings.underlay))),
+                    plan,
+                );
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
@@ -92,7 +96,7 @@ impl Planner {
 
     /// Follows the host: takes all of its links as they are now.
     pub fn host(&mut self, host: &Host, plan: &mut Plan) {
-        self.follow_own(self.own.with_host(host, &self.settings.node_name), plan);
+        self.follow_own(self.own.with_host(host, &self.settings), plan);
     }
 
     /// What is still unknown of this node. Empty: the wanted objects are complete, and what else the kernel

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use routelet_model::{IfName, PerFamily};
 
-use crate::Encapsulation;
+use crate::{Encapsulation, UnderlayRule};
 
 /// Settings of the planner. They do not change while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Settings {
     pub node_name: String,
     /// How packets reach the pods of other nodes.
     pub encapsulation: Encapsulation,
+    /// Which of a node's addresses is that of its tunnels' end.
+    pub underlay: UnderlayRule,
     /// Name of the IPIP device.
     pub ipip_device: IfName,
     /// The VXLAN devices.

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use routelet_model::{
-    Family, MacAddr, Node, NodeAddressKind, PerFamily, Unreadable, tunnel_address, vtep_mac,
+    Family, MacAddr, Node, NodeAddress, NodeAddressKind, PerFamily, Unreadable, tunnel_address, vtep_mac,
 };
 
-use crate::Reason;
 use crate::wanted::Wanted;
+use crate::{Reason, UnderlayRule};
 
 /// Calico's annotations, as they are named to an operator.
 const UNDERLAY: PerFamily<&str> = PerFamily {
@@ -29,8 +29,9 @@ const VTEP_MAC: PerFamily<&str> = PerFamily {
 };
 
 /// The Node without values that can be read but cannot be right: they join the unreadable ones. With the VTEP MACs that
-/// follow from its name where no annotation says others, so that each is hashed once.
-pub(crate) fn made_usable(mut node: Node) -> Node {
+/// follow from its name where no annotation says others, so that each is hashed once; and with those addresses alone
+/// that the rule chooses among, the preferred ones first.
+pub(crate) fn made_usable(mut node: Node, rule: &UnderlayRule) -> Node {
     let mut bad = Vec::new();
     let mut take = |field, value: String, wanted| bad.push(Unreadable { field, value, wanted });
     node.pod_subnets.retain(|subnet| {
@@ -66,6 +67,11 @@ pub(crate) fn made_usable(mut node: Node) -> Node {
         }
     }
     node.unreadable.append(&mut bad);
+    if let UnderlayRule::Cidr(nets) = rule {
+        let place = |entry: &NodeAddress| nets.iter().position(|net| net.contains(&entry.address));
+        node.addresses.retain(|entry| place(entry).is_some());
+        node.addresses.sort_by_key(place);
+    }
     node
 }
 

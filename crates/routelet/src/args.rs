@@ -9,6 +9,7 @@ mod explain;
 mod marks;
 #[cfg(test)]
 mod tests;
+mod underlay;
 mod values;
 
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ use crate::logging::{LogFilter, LogFormat};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use marks::MarkArgs;
+pub(crate) use underlay::UnderlayArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -112,6 +114,8 @@ impl fmt::Display for Setting {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) underlay: UnderlayArgs,
     #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
     #[command(flatten)]

@@ -70,7 +70,8 @@ impl Dataplane {
             interface_prefix: config.interface_prefix.clone(),
         };
         let devices = config.devices.clone();
-        let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+        let mut kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+        kernel.follow_ways_to(args.underlay.underlay.destinations());
         saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
         let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
@@ -318,6 +319,7 @@ fn planner_settings(
     Ok(Settings {
         node_name: args.cluster.node_name.clone(),
         encapsulation: encapsulation::of(args.overlay.encapsulation),
+        underlay: args.underlay.underlay.clone(),
         ipip_device: encapsulation::ipip_device()?,
         vxlan: VxlanSettings {
             device: PerFamily::<IfName> {

@@ -12,3 +12,4 @@ mod peers;
 mod pods;
 mod properties;
 mod support;
+mod underlay;

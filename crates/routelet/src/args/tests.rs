@@ -34,6 +34,7 @@ fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
 fn defaults_are_those_of_the_design() {
     let RunArgs {
         cluster,
+        underlay,
         overlay,
         nft,
         marks,
@@ -50,6 +51,7 @@ fn defaults_are_those_of_the_design() {
         ),
         (None, None, None)
     );
+    assert_eq!(underlay.underlay.to_string(), "internal-ip");
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
     assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
     assert_eq!(marks.vxlan_device_v6.as_str(), "vxlan-v6.calico");

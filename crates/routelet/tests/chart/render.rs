@@ -28,6 +28,7 @@ const EACH: &[(&str, &str)] = &[
     ("masquerade.except={10.0.0.0/8}", "--masquerade-except=10.0.0.0/8"),
     ("apiServer.host=api.test", "--api-server-host=api.test"),
     ("apiServer.port=6443", "--api-server-port=6443"),
+    ("underlay=interface=bond0", "--underlay=interface=bond0"),
     ("mtu=1400", "--mtu=1400"),
     ("vxlan.vni=5000", "--vxlan-vni=5000"),
     ("vxlan.port=8472", "--vxlan-port=8472"),
@@ -152,6 +153,7 @@ fn what_the_chart_does_not_know_is_refused() {
     }
     for value in [
         "mtuu=1400",
+        "underlay=eth0",
         "vxlan.vnii=1",
         "image.name=x",
         "mtu=100",
