@@ -11,6 +11,7 @@ mod conntrack;
 mod directories;
 mod dump;
 mod dump_answer;
+pub mod echo;
 mod error;
 pub mod ethtool;
 mod extack;
