@@ -15,6 +15,7 @@ mod claims;
 mod contest;
 mod missing;
 mod nft;
+mod overlay;
 mod own;
 mod peers;
 mod plan;
@@ -29,6 +30,7 @@ mod wanted;
 mod way;
 
 pub use missing::Missing;
+pub use overlay::{OverlayChange, OverlayEnd};
 pub use own::PodNetwork;
 pub use plan::{Notice, Plan};
 pub use planner::Planner;

@@ -8,11 +8,11 @@ use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
 use crate::own::{self, Own, PodNetwork};
-use crate::peers;
 use crate::pods::Pods;
 use crate::vtep::made_usable;
 use crate::wanted::{Going, Known, Wanted};
-use crate::{Missing, Notice, Plan, Refusal, Settings, Way};
+use crate::{Missing, Notice, OverlayChange, Plan, Refusal, Settings, Way};
+use crate::{overlay, peers};
 
 /// Follows the cluster and the host, and says what the kernel shall hold.
 #[derive(Debug)]
@@ -188,6 +188,13 @@ impl Planner {
 
     fn follow_own(&mut self, next: Own, plan: &mut Plan) {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
+        for family in Family::ALL.into_iter().filter(|_| self.settings.overlay_check) {
+            let end = |own: &Own| overlay::own_end(&self.settings, own.facts(), family);
+            let now = end(&next);
+            if now != end(&self.own) {
+                plan.overlay.push(OverlayChange::Own { family, end: now });
+            }
+        }
         let touched = match (self.own.facts(), next.facts()) {
             (old, new) if old == new => Touched::default(),
             (Some(old), Some(new)) if old.same_for_others(new, &self.settings) => Touched {
@@ -221,6 +228,9 @@ impl Planner {
         }
         self.refusals.extend(after.refusals.iter().cloned());
         self.count_ways(&before, &after, plan);
+        if self.settings.overlay_check {
+            overlay::peers_changed(&self.settings, &before.ways, &after.ways, &mut plan.overlay);
+        }
         before.change_to(after, plan);
     }
 

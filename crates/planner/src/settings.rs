@@ -26,6 +26,8 @@ pub struct Settings {
     pub nexthop_objects: bool,
     /// Whether a pod may have an address outside of this node's pod subnets.
     pub allow_any_pod_address: bool,
+    /// Whether the plan tells of the tunnel's ends ([`Plan::overlay`](crate::Plan::overlay)).
+    pub overlay_check: bool,
     /// The nft table; `None` where the kernel has none.
     pub nft: Option<NftSettings>,
 }

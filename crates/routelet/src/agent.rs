@@ -15,6 +15,7 @@ use crate::dataplane::Dataplane;
 use crate::instance::Instance;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::overlay_check;
 use crate::signals::StopSignals;
 use crate::story::Story;
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
     let metrics = Arc::new(Metrics::new());
     let watches = Arc::new(Status::default());
     let (health, health_seen) = watch::channel(vec!["the agent has just started".to_owned()]);
+    let health_to_check = health_seen.clone();
     let liveness = Liveness::default();
     let refresh = {
         let (metrics, watches) = (metrics.clone(), watches.clone());
@@ -72,7 +74,11 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
     let (cluster, cluster_events) = mpsc::channel(CHANNEL);
     let story = Story::new(metrics.clone(), publisher);
     let cni = Installation::new(args, configuration);
+    let overlay_check = args.overlay_check.overlay_check.rate();
+    let overlay_check =
+        overlay_check.map(|rate| overlay_check::start(rate, health_to_check, metrics.clone()));
     let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story, cni)?
+        .telling_ends(overlay_check)
         .spawn()
         .context("cannot start the dataplane's thread")?;
 

@@ -7,6 +7,7 @@ mod cleanup;
 mod cni;
 mod explain;
 mod marks;
+mod overlay_check;
 #[cfg(test)]
 mod tests;
 mod underlay;
@@ -26,6 +27,7 @@ use crate::logging::{LogFilter, LogFormat};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use marks::MarkArgs;
+pub(crate) use overlay_check::OverlayCheckArgs;
 pub(crate) use underlay::UnderlayArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
@@ -118,6 +120,8 @@ pub(crate) struct RunArgs {
     pub(crate) underlay: UnderlayArgs,
     #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
+    #[command(flatten)]
+    pub(crate) overlay_check: OverlayCheckArgs,
     #[command(flatten)]
     pub(crate) nft: NftArgs,
     #[command(flatten)]

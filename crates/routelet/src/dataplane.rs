@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
 use routelet_netlink::Kernel;
-use routelet_planner::{NftSettings, Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{NftSettings, OverlayChange, Plan, Planner, Settings, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -46,6 +46,8 @@ pub(crate) struct Dataplane {
     liveness: Liveness,
     metrics: Arc<Metrics>,
     story: Story,
+    /// Takes what there is to test of the way to other nodes, where it is tested.
+    overlay_check: Option<mpsc::UnboundedSender<OverlayChange>>,
     started: Instant,
     ready: bool,
 }
@@ -115,9 +117,18 @@ impl Dataplane {
             liveness,
             metrics,
             story,
+            overlay_check: None,
             started,
             ready: false,
         })
+    }
+
+    /// The same, telling what there is to test of the way to other nodes.
+    pub(crate) fn telling_ends(self, to: Option<mpsc::UnboundedSender<OverlayChange>>) -> Self {
+        Self {
+            overlay_check: to,
+            ..self
+        }
     }
 
     /// Runs the loop on a thread of its own, until the sender of cluster events is gone. What is returned resolves when
@@ -234,6 +245,12 @@ impl Dataplane {
         for notice in self.plan.notices.drain(..) {
             self.story.noticed(notice);
         }
+        for change in self.plan.overlay.drain(..) {
+            if let Some(check) = &self.overlay_check {
+                // One that has ended has said why.
+                let _ = check.send(change);
+            }
+        }
         changed
     }
 
@@ -334,6 +351,7 @@ fn planner_settings(
         interface_prefix: args.marks.interface_prefix.clone(),
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
+        overlay_check: args.overlay_check.overlay_check.rate().is_some(),
         nft: nftables.then_some(nft),
     })
 }

@@ -15,6 +15,7 @@ mod instance;
 mod liveness;
 mod logging;
 mod metrics;
+mod overlay_check;
 mod saved_sysctls;
 mod signals;
 mod story;

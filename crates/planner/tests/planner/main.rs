@@ -7,6 +7,7 @@
 
 mod modes;
 mod nft;
+mod overlay;
 mod own;
 mod peers;
 mod pods;

@@ -35,6 +35,7 @@ pub(crate) fn mk_settings() -> Settings {
         interface_prefix: "cali".to_owned(),
         nexthop_objects: true,
         allow_any_pod_address: false,
+        overlay_check: false,
         nft: None,
     }
 }

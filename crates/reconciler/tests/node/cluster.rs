@@ -43,6 +43,7 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
         interface_prefix: "cali".to_owned(),
         nexthop_objects,
         allow_any_pod_address: false,
+        overlay_check: false,
         nft: Some(NftSettings {
             masquerade: true,
             masquerade_except: Vec::new(),

@@ -36,6 +36,7 @@ fn defaults_are_those_of_the_design() {
         cluster,
         underlay,
         overlay,
+        overlay_check,
         nft,
         marks,
         kernel,
@@ -52,6 +53,7 @@ fn defaults_are_those_of_the_design() {
         (None, None, None)
     );
     assert_eq!(underlay.underlay.to_string(), "internal-ip");
+    assert_eq!(overlay_check.overlay_check.rate(), None);
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
     assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
     assert_eq!(marks.vxlan_device_v6.as_str(), "vxlan-v6.calico");

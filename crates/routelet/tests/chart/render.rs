@@ -42,6 +42,7 @@ const EACH: &[(&str, &str)] = &[
     ("cni.confDir=/etc/cni/other", r#""path":"/etc/cni/other""#),
     ("cni.confName=05-x.conflist", "--cni-conf-name=05-x.conflist"),
     ("openForward=true", "--open-forward=true"),
+    ("overlayCheck=10", "--overlay-check=10"),
     ("logFormat=json", "--log-format=json"),
     ("logLevel=debug", "--log-level=debug"),
     (
@@ -154,6 +155,7 @@ fn what_the_chart_does_not_know_is_refused() {
     for value in [
         "mtuu=1400",
         "underlay=eth0",
+        "overlayCheck=on",
         "vxlan.vnii=1",
         "image.name=x",
         "mtu=100",

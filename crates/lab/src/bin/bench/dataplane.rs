@@ -58,6 +58,7 @@ impl Dataplane {
             interface_prefix: "cali".to_owned(),
             nexthop_objects: true,
             allow_any_pod_address: false,
+            overlay_check: false,
             nft: nft_table.then_some(NftSettings {
                 masquerade: true,
                 masquerade_except: Vec::new(),
