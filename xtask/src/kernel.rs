@@ -6,6 +6,7 @@ mod image;
 mod machine;
 mod programs;
 
+use std::ffi::OsString;
 use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -27,11 +28,14 @@ const MODULES: &str = "veth vxlan ipip dummy bridge br_netfilter ifb sch_netem n
 const FEATURES: &str = "ipip";
 
 /// Variables that the tests in the virtual machine see as they are here.
-const VARIABLES: [&str; 4] = [
-    "ROUTELET_NO_SKIP",
-    "RUST_BACKTRACE",
-    "PROPTEST_CASES",
-    "PROPTEST_RNG_SEED",
+const VARIABLES: [&str; 3] = ["ROUTELET_NO_SKIP", "RUST_BACKTRACE", "PROPTEST_RNG_SEED"];
+
+/// The same, with what they are where they are not set here. One test at a time: the agents and pings that it starts have
+/// the machine's other processor.
+const DEFAULTS: [(&str, &str); 3] = [
+    ("RUST_TEST_THREADS", "1"),
+    ("PROPTEST_CASES", "8"),
+    ("ROUTELET_LAB_SLOWNESS", "10"),
 ];
 
 /// Runs tests on each kernel series. `arguments` are those of `cargo test`.
@@ -90,8 +94,10 @@ fn environment(arguments: &[String]) -> Result<String> {
     let mut lines = format!("MODULES='{MODULES}'\nLIMIT={}\n", PROGRAM_LIMIT.as_secs());
     lines += &format!("ARGUMENTS={}\n", quoted(&arguments.join(" ")));
     lines += &format!("export ROUTELET_KERNEL_HAS={FEATURES}\n");
-    for name in VARIABLES {
-        if let Some(value) = std::env::var_os(name) {
+    let variables = VARIABLES.map(|name| (name, None)).into_iter();
+    let defaults = DEFAULTS.map(|(name, value)| (name, Some(OsString::from(value))));
+    for (name, default) in variables.chain(defaults) {
+        if let Some(value) = std::env::var_os(name).or(default) {
             let value = value.to_str().with_context(|| format!("{name} is no text"))?;
             lines += &format!("export {name}={}\n", quoted(value));
         }

@@ -1,9 +1,11 @@
 //! The project's chores. Each does its own set-up and needs nothing but a Rust toolchain and Linux.
 
+mod docs;
 mod image;
 mod kernel;
 mod manifests;
 mod run;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,10 @@ enum Chore {
         /// Debian. May be given several times.
         #[arg(long)]
         kernel: Vec<String>,
+        /// A commit whose agent the present one is to replace, node by node, under traffic, and be replaced by again.
+        /// Runs the tests of upgrades and no others.
+        #[arg(long, conflicts_with_all = ["kernel", "arguments"], value_name = "COMMIT")]
+        upgrade_from: Option<String>,
         /// Arguments for `cargo test`, such as `-p routelet-planner`; none for the whole workspace.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -48,6 +54,8 @@ enum Chore {
     /// Makes an image of the agent and the CNI plugin, without a container engine: target/image/routelet.tar, for `ctr
     /// images import` and `docker load`.
     Image(image::ImageArgs),
+    /// Makes the parts of docs/ that follow from the source: the settings and the metrics.
+    Docs(docs::DocsArgs),
     /// Makes what follows from the Helm chart: deploy/routelet.yaml and the table in the chart's README.
     Manifests(manifests::ManifestsArgs),
 }
@@ -66,25 +74,22 @@ fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
         Chore::Demo { arguments } => release_program("demo", &arguments),
         Chore::Bench { arguments } => release_program("bench", &arguments),
-        Chore::Test { kernel, arguments } => test(&kernel, arguments),
+        Chore::Test {
+            upgrade_from: Some(commit),
+            ..
+        } => upgrade::test(&commit),
+        Chore::Test {
+            kernel, arguments, ..
+        } => test(&kernel, arguments),
         Chore::Image(args) => image::image(&args),
+        Chore::Docs(args) => docs::docs(&args),
         Chore::Manifests(args) => manifests::manifests(&args),
     }
 }
 
 /// Runs `cargo test`, as root or in a user namespace, and tells at the end which tests could not run here.
 fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
-    // The agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
-    cargo(&[
-        "build",
-        "--package",
-        "routelet",
-        "--package",
-        "routelet-cni",
-        "--package",
-        "routelet-lab",
-        "--bins",
-    ])?;
+    build_programs()?;
     if !kernels.is_empty() {
         return kernel::test(kernels, &arguments);
     }
@@ -108,4 +113,18 @@ fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
     }
     run::complain(&format!("{} skipped", reasons.lines().count()));
     Ok(code)
+}
+
+/// Builds the agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
+fn build_programs() -> Result<()> {
+    cargo(&[
+        "build",
+        "--package",
+        "routelet",
+        "--package",
+        "routelet-cni",
+        "--package",
+        "routelet-lab",
+        "--bins",
+    ])
 }

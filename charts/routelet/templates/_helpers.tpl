@@ -82,3 +82,8 @@ capabilities:
     type: DirectoryOrCreate
 {{- end }}
 {{- end }}
+
+{{- /* Whether the API server has ValidatingAdmissionPolicies; empty where it has none. */ -}}
+{{- define "routelet.hasPolicies" -}}
+{{- if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" }}true{{ end }}
+{{- end }}

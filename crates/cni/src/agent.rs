@@ -7,11 +7,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// How long the agent may take to answer. It answers at once, or something is wrong with it.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// As much of the answer as is read: reasons and configurations are short.
-const LONGEST: u64 = 64 * 1024;
+/// What the plugin asks with: the agent answers at once, or something is wrong with it; reasons and configurations are
+/// short.
+const OF_THE_PLUGIN: Limits = Limits {
+    patience: Duration::from_secs(2),
+    longest: 64 * 1024,
+};
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,30 +23,47 @@ pub struct Answer {
     pub body: String,
 }
 
+/// What is waited for and read at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long the agent may take to answer.
+    pub patience: Duration,
+    /// As much of the answer is read, in bytes.
+    pub longest: u64,
+}
+
 /// Asks the agent behind `socket` for a path. An answer that is no HTTP is an error as well, of the kind `InvalidData`.
+pub fn get(socket: &Path, path: &str) -> io::Result<Answer> {
+    ask(socket, "GET", path, "", OF_THE_PLUGIN)
+}
+
+/// The same with any method of HTTP, and with a body.
 ///
 /// On a thread of its own, which a silent agent may keep: connecting has no timeout, and each read would have its own.
-pub fn get(socket: &Path, path: &str) -> io::Result<Answer> {
+pub fn ask(socket: &Path, method: &str, path: &str, body: &str, limits: Limits) -> io::Result<Answer> {
     let (sender, answer) = mpsc::channel();
-    let (socket, path): (PathBuf, String) = (socket.to_owned(), path.to_owned());
+    let socket: PathBuf = socket.to_owned();
+    let length = body.len();
+    let question = format!(
+        "{method} {path} HTTP/1.1\r\nHost: routelet\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     thread::Builder::new()
         .name("ask".to_owned())
-        .spawn(move || sender.send(ask(&socket, &path)))?;
-    let text = answer.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        .spawn(move || sender.send(exchange(&socket, &question, limits.longest)))?;
+    let text = answer.recv_timeout(limits.patience).unwrap_or_else(|_| {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("no answer within {PATIENCE:?}"),
+            format!("no answer within {:?}", limits.patience),
         ))
     })?;
     take_apart(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what it answers is no HTTP"))
 }
 
-fn ask(socket: &Path, path: &str) -> io::Result<String> {
+fn exchange(socket: &Path, question: &str, longest: u64) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    let question = format!("GET {path} HTTP/1.1\r\nHost: routelet\r\nConnection: close\r\n\r\n");
     stream.write_all(question.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    stream.take(longest).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

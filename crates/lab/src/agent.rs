@@ -42,7 +42,13 @@ impl Agent {
         Self::start_program(built_program("routelet", PROGRAM)?, node, kubeconfig, arguments)
     }
 
-    fn start_program(program: PathBuf, node: &Node, kubeconfig: &Path, arguments: &[&str]) -> Result<Self> {
+    /// The same with another version's program, which must know the flags that every agent of the lab gets.
+    pub fn start_program(
+        program: PathBuf,
+        node: &Node,
+        kubeconfig: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let mut all: Vec<OsString> = vec!["run".into(), "--node-name".into(), node.name().into()];
         all.extend(["--kubeconfig".into(), kubeconfig.into()]);
         all.extend(["--admin-address".into(), ADMIN.to_string().into()]);

@@ -185,7 +185,9 @@ struct Request {
 }
 
 impl Echo {
-    fn open(ping: Ping, netns: &Netns) -> Result<Self> {
+    fn open(mut ping: Ping, netns: &Netns) -> Result<Self> {
+        ping.interval *= wait::slowness();
+        ping.patience *= wait::slowness();
         let open = || -> nix::Result<OwnedFd> {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             if ping.to.is_ipv4() {

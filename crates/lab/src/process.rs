@@ -77,7 +77,7 @@ impl Process {
 
     /// Waits for a line that contains `text`, from the first on, and returns it.
     pub fn wait_log(&self, text: &str, timeout: Duration) -> Result<String> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout * wait::slowness();
         let mut read = 0;
         let mut log = self.log.lock();
         loop {

@@ -1,5 +1,6 @@
 //! Waiting for a condition that nothing notifies of: polling with a deadline.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -11,6 +12,19 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Between two looks at the condition. Short: what waits here is often measured or repeated.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// Names how many times slower than usual this machine is, where it is emulated.
+const SLOWNESS: &str = "ROUTELET_LAB_SLOWNESS";
+
+/// By how much longer everything takes here: waits have that much more time, and pings are sent that much more rarely, for
+/// what a machine cannot keep up with would look like a loss. 1 unless ROUTELET_LAB_SLOWNESS says otherwise.
+pub fn slowness() -> u32 {
+    static SAID: LazyLock<u32> = LazyLock::new(|| {
+        let said = std::env::var(SLOWNESS).ok();
+        said.and_then(|said| said.parse().ok()).unwrap_or(1).max(1)
+    });
+    *SAID
+}
+
 /// Polls until `condition` holds. The error, after `timeout`, says what was waited for.
 pub fn until(timeout: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
     until_some(timeout, what, || condition().then_some(()))
@@ -18,7 +32,7 @@ pub fn until(timeout: Duration, what: &str, mut condition: impl FnMut() -> bool)
 
 /// Polls until `attempt` gives a value, and returns it.
 pub fn until_some<T>(timeout: Duration, what: &str, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = Instant::now() + timeout;
+    let deadline = Instant::now() + timeout * slowness();
     loop {
         if let Some(value) = attempt() {
             return Ok(value);

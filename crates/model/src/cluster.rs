@@ -1,7 +1,7 @@
 //! What the cluster says: Pods and Nodes, reduced to what routing needs.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -75,9 +75,29 @@ pub struct NodeAddress {
 pub struct NodeOverrides {
     /// Underlay address with its prefix length.
     pub underlay: Option<IpNet>,
-    /// Tunnel address.
+    /// Tunnel address in VXLAN.
     pub tunnel_address: Option<IpAddr>,
     /// VTEP MAC address.
+    pub vtep_mac: Option<MacAddr>,
+}
+
+/// What flannel's annotations say of a Node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Flannel {
+    /// `backend-type`, as `vxlan` or `host-gw`.
+    pub backend: String,
+    /// What they say of each family.
+    pub lease: PerFamily<FlannelLease>,
+}
+
+/// What flannel's annotations say of one family of a Node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct FlannelLease {
+    /// Underlay address: `public-ip`, `public-ipv6`.
+    pub underlay: Option<IpAddr>,
+    /// VXLAN network identifier: `VNI` of `backend-data`, `backend-v6-data`.
+    pub vni: Option<u32>,
+    /// VTEP MAC address: `VtepMAC` of the same.
     pub vtep_mac: Option<MacAddr>,
 }
 
@@ -94,8 +114,12 @@ pub struct Node {
     pub addresses: Vec<NodeAddress>,
     /// `spec.podCIDRs` (or `spec.podCIDR`), host bits cleared, in the API's order.
     pub pod_subnets: Vec<IpNet>,
-    /// What annotations say instead of the derivations.
+    /// What Calico's annotations say instead of the derivations.
     pub overrides: PerFamily<NodeOverrides>,
+    /// Tunnel address in IPIP, of Calico's annotations as well.
+    pub ipip_address: Option<Ipv4Addr>,
+    /// What flannel's annotations say; `None` where flannel's subnet manager does not claim the Node.
+    pub flannel: Option<Box<Flannel>>,
     /// Values that could not be read.
     pub unreadable: Vec<Unreadable>,
 }

@@ -14,8 +14,8 @@ mod object;
 mod sysctl;
 
 pub use cluster::{
-    ClusterEvent, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId, Resource, Subject,
-    Unreadable,
+    ClusterEvent, Flannel, FlannelLease, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId,
+    Resource, Subject, Unreadable,
 };
 pub use derive::{
     ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, tunnel_address,

@@ -99,6 +99,8 @@ impl Eq for ByAge {}
 #[derive(Debug)]
 pub(crate) struct Claims {
     subnets: Contest<IpNet, ByAge>,
+    /// The claimed subnets once more, in order: those within another follow it.
+    order: BTreeSet<IpNet>,
     /// The prefix lengths that any subnet ever had: where to look for one around another.
     prefix_lens: BTreeSet<(Family, u8)>,
     tunnel_addresses: Contest<IpAddr, ByAge>,
@@ -111,6 +113,7 @@ impl Claims {
     pub(crate) fn new() -> Self {
         Self {
             subnets: Contest::new(),
+            order: BTreeSet::new(),
             prefix_lens: BTreeSet::new(),
             tunnel_addresses: Contest::new(),
             vtep_macs: Contest::new(),
@@ -125,6 +128,7 @@ impl Claims {
             match claim {
                 Claim::Subnet(subnet) => {
                     self.prefix_lens.insert(len_of(subnet));
+                    self.order.insert(subnet);
                     self.subnets.enter(subnet, claimant);
                 }
                 Claim::TunnelAddress(address) => self.tunnel_addresses.enter(address, claimant),
@@ -141,7 +145,12 @@ impl Claims {
         let claimant = ByAge(node.clone());
         for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
             match claim {
-                Claim::Subnet(subnet) => self.subnets.leave(subnet, &claimant),
+                Claim::Subnet(subnet) => {
+                    self.subnets.leave(subnet, &claimant);
+                    if self.subnets.first(subnet).is_none() {
+                        self.order.remove(&subnet);
+                    }
+                }
                 Claim::TunnelAddress(address) => self.tunnel_addresses.leave(address, &claimant),
                 Claim::VtepMac(family, mac) => self.vtep_macs.leave((family, mac), &claimant),
             }
@@ -169,6 +178,23 @@ impl Claims {
             .filter_map(move |(_, len)| IpNet::new(subnet.addr(), *len).ok())
             .map(|net| net.trunc())
             .filter_map(|net| self.subnet_holder(net).map(|holder| (net, holder)))
+    }
+
+    /// The claimed subnets within this one, but not this one itself.
+    fn within(&self, subnet: IpNet) -> impl Iterator<Item = IpNet> {
+        let (family, own_len) = len_of(subnet);
+        let are_longer = self
+            .prefix_lens
+            .range((family, own_len + 1)..=(family, u8::MAX))
+            .next()
+            .is_some();
+        let within = subnet..=host_prefix(subnet.broadcast());
+        are_longer
+            .then(|| self.order.range(within))
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(move |within| *within != subnet)
     }
 
     /// The oldest Node that a claim of `node` loses to, if there is one.
@@ -234,9 +260,13 @@ impl Claims {
         for claim in Family::ALL.into_iter().flat_map(|family| Claim::of(node, family)) {
             match claim {
                 Claim::Subnet(subnet) if leads(self.subnets.first(subnet)) => {
-                    let within = subnet..=host_prefix(subnet.broadcast());
                     // Older ones, too: the nft set holds no subnet that lies within another.
-                    touch(names, self.subnets.claimants_in(within));
+                    touch(names, self.subnets.claimants(subnet));
+                    touch(
+                        names,
+                        self.within(subnet)
+                            .flat_map(|within| self.subnets.claimants(within)),
+                    );
                 }
                 Claim::TunnelAddress(address) if leads(self.tunnel_addresses.first(address)) => {
                     touch(names, self.tunnel_addresses.claimants(address).filter(younger));

@@ -1,20 +1,21 @@
 //! Who holds what only one may hold.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::ops::RangeInclusive;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
 
 /// Resources and those who claim them. The least claimant by `Ord` comes first: the order is the ranking.
 #[derive(Debug)]
 pub(crate) struct Contest<R, C> {
     // Nearly every resource has one claimant: the vectors are made to measure.
-    claimants: BTreeMap<R, Vec<C>>,
+    claimants: FxHashMap<R, Vec<C>>,
 }
 
-impl<R: Ord + Copy, C: Ord> Contest<R, C> {
+impl<R: Hash + Eq + Copy, C: Ord> Contest<R, C> {
     pub(crate) fn new() -> Self {
         Self {
-            claimants: BTreeMap::new(),
+            claimants: FxHashMap::default(),
         }
     }
 
@@ -50,13 +51,6 @@ impl<R: Ord + Copy, C: Ord> Contest<R, C> {
     /// All claimants of one resource, first to last.
     pub(crate) fn claimants(&self, resource: R) -> impl Iterator<Item = &C> {
         self.claimants.get(&resource).into_iter().flatten()
-    }
-
-    /// All claimants of the resources in a range.
-    pub(crate) fn claimants_in(&self, resources: RangeInclusive<R>) -> impl Iterator<Item = &C> {
-        self.claimants
-            .range(resources)
-            .flat_map(|(_, claimants)| claimants)
     }
 }
 

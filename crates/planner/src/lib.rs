@@ -13,6 +13,7 @@
 
 mod claims;
 mod contest;
+mod flannel;
 mod missing;
 mod nft;
 mod overlay;
@@ -25,6 +26,7 @@ mod refusal;
 mod settings;
 mod underlay;
 mod underlay_rule;
+mod view;
 mod vtep;
 mod wanted;
 mod way;
@@ -37,4 +39,5 @@ pub use planner::Planner;
 pub use refusal::{Reason, Refusal};
 pub use settings::{NftSettings, Settings, VxlanSettings};
 pub use underlay_rule::{LinkPattern, UnderlayRule};
+pub use view::{OwnNetwork, OwnUnderlay, PeerNetwork, PeerView, PodAddress, PodView};
 pub use way::{Encapsulation, Way};

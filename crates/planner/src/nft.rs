@@ -57,7 +57,10 @@ pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) 
         ipip: encapsulation.tunnel() == Some(Tunnel::Ipip),
     };
     wanted.object(Key::NftTable, Object::NftTable);
-    wanted.object(Key::NftRules, Object::NftRules(rules));
+    // The rules judge by what all Nodes have: earlier, they would drop what peers send that are about to be told.
+    if known.all_nodes {
+        wanted.object(Key::NftRules, Object::NftRules(rules));
+    }
     want_node(known, facts, &facts.node, wanted);
     if nft.masquerade {
         for net in except(nft) {

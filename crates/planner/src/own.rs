@@ -15,7 +15,7 @@ use routelet_model::{
 
 use crate::claims::Claim;
 use crate::underlay::{self, Underlay};
-use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, vtep_mac_of};
+use crate::vtep::{pod_subnets, refuse_unusable, tunnel_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
 use crate::way::Tunnel;
 use crate::{Missing, Notice, Reason, Settings, nft};
@@ -231,7 +231,7 @@ fn push_once(list: &mut Vec<Missing>, gap: Missing) {
 /// Adds what this node wants for itself, and what of it is refused.
 pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
     let Some(facts) = known.own else { return };
-    refuse_unreadable(&facts.node, wanted);
+    refuse_unusable(known.settings, &facts.node, wanted);
     nft::want_table(known, facts, wanted);
     for family in Family::ALL {
         if pod_subnets(&facts.node, family).next().is_none() {

@@ -10,7 +10,7 @@ use routelet_model::{Family, Key, Node, Object, RouteTarget};
 use crate::claims::Claim;
 use crate::own::Facts;
 use crate::underlay::Underlay;
-use crate::vtep::{pod_subnets, refuse_unreadable, tunnel_address_of, underlay_address_of, vtep_mac_of};
+use crate::vtep::{pod_subnets, refuse_unusable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
 use crate::{Reason, UnderlayRule, Way, nft};
 
@@ -21,7 +21,7 @@ pub(crate) fn is_peer(node: &Node) -> bool {
 
 /// Adds what is wanted for another node, and what of it is refused.
 pub(crate) fn want(known: &Known<'_>, node: &Arc<Node>, wanted: &mut Wanted) {
-    refuse_unreadable(node, wanted);
+    refuse_unusable(known.settings, node, wanted);
     let Some(own) = known.own else { return };
     nft::want_node(known, own, node, wanted);
     for family in Family::ALL {

@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
 use crate::own::{self, Own, PodNetwork};
-use crate::pods::Pods;
+use crate::pods::{Judged, Pods};
 use crate::vtep::made_usable;
 use crate::wanted::{Going, Known, Wanted};
 use crate::{Missing, Notice, OverlayChange, Plan, Refusal, Settings, Way};
@@ -75,7 +75,7 @@ impl Planner {
             ClusterEvent::PodApplied(pod) => self.follow_pod(pod.id.clone(), Some(Arc::new(pod)), plan),
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
-                let node = Arc::new(made_usable(node, &self.settings.underlay));
+                let node = Arc::new(made_usable(node, &self.settings));
                 self.follow_own(self.own.with_node(Some(node), &self.settings), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
@@ -84,13 +84,13 @@ impl Planner {
             ClusterEvent::NodeApplied(node) => {
                 self.follow_node(
                     node.name.clone(),
-                    Some(Arc::new(made_usable(node, &self.settings.underlay))),
+                    Some(Arc::new(made_usable(node, &self.settings))),
                     plan,
                 );
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
             ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
-            ClusterEvent::Synced(Resource::Nodes) => self.nodes_synced = true,
+            ClusterEvent::Synced(Resource::Nodes) => self.follow_all_nodes_told(plan),
         }
     }
 
@@ -186,6 +186,14 @@ impl Planner {
         });
     }
 
+    fn follow_all_nodes_told(&mut self, plan: &mut Plan) {
+        let touched = Touched {
+            own: !self.nodes_synced,
+            ..Touched::default()
+        };
+        self.step(&touched, plan, |planner| planner.nodes_synced = true);
+    }
+
     fn follow_own(&mut self, next: Own, plan: &mut Plan) {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
         for family in Family::ALL.into_iter().filter(|_| self.settings.overlay_check) {
@@ -256,13 +264,31 @@ impl Planner {
         }
     }
 
-    fn wanted(&self, touched: &Touched) -> Wanted {
-        let mut wanted = Wanted::default();
-        let known = Known {
+    pub(crate) fn known(&self) -> Known<'_> {
+        Known {
             settings: &self.settings,
             own: self.own.facts(),
             claims: &self.claims,
-        };
+            all_nodes: self.nodes_synced,
+        }
+    }
+
+    /// All Nodes but this one.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Each pod that has a network of its own, with its host veth and what becomes of its addresses.
+    pub(crate) fn judged_pods(&self) -> impl Iterator<Item = Judged<'_>> {
+        let known = self.known();
+        self.pods
+            .all()
+            .filter_map(move |pod| self.pods.judged(&known, pod))
+    }
+
+    fn wanted(&self, touched: &Touched) -> Wanted {
+        let mut wanted = Wanted::default();
+        let known = self.known();
         if touched.own {
             own::want(&known, &mut wanted);
         }

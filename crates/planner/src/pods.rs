@@ -138,13 +138,19 @@ impl Pods {
         if granted.is_empty() {
             return;
         }
-        match host_veth_name(&known.settings.interface_prefix, &pod.id.namespace, &pod.id.name) {
+        match host_veth(known, pod) {
             Ok(veth) => want_network(veth, &granted, wanted),
-            Err(error) => {
-                let message = format!("pod {} gets no route: {error}; choose a shorter prefix", pod.id);
-                wanted.refuse(pod.as_ref(), Reason::NoHostVethName, message);
-            }
+            Err(message) => wanted.refuse(pod.as_ref(), Reason::NoHostVethName, message),
         }
+    }
+
+    /// A pod's host veth and what becomes of its addresses; `None` for one that has no network of its own.
+    pub(crate) fn judged<'a>(&self, known: &Known<'_>, pod: &'a Arc<Pod>) -> Option<Judged<'a>> {
+        let claimed = claimed(pod).iter();
+        let verdicts: Vec<_> = claimed
+            .map(|address| (*address, self.judge(known, pod, *address)))
+            .collect();
+        (!verdicts.is_empty()).then(|| (&pod.id, host_veth(known, pod), verdicts))
     }
 
     fn judge(&self, known: &Known<'_>, pod: &Pod, address: IpAddr) -> Verdict {
@@ -197,12 +203,20 @@ impl Pods {
     }
 }
 
+/// A pod, its host veth or why it has none, and what becomes of each of its addresses.
+pub(crate) type Judged<'a> = (&'a PodId, Result<IfName, String>, Vec<(IpAddr, Verdict)>);
+
 /// What becomes of a pod's address.
-enum Verdict {
+pub(crate) enum Verdict {
     Granted,
     /// This node's pod subnets are not known yet.
     Waits,
     Refused(Reason, String),
+}
+
+fn host_veth(known: &Known<'_>, pod: &Pod) -> Result<IfName, String> {
+    host_veth_name(&known.settings.interface_prefix, &pod.id.namespace, &pod.id.name)
+        .map_err(|error| format!("pod {} gets no route: {error}; choose a shorter prefix", pod.id))
 }
 
 fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {

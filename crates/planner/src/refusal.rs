@@ -34,6 +34,8 @@ pub enum Reason {
     UnderlayAddressTaken,
     /// This node's tunnels send from an address that the other nodes do not know to be its own.
     UnderlayAddressUnknownToPeers,
+    /// flannel's annotations of a Node tell of another tunnel than this node's.
+    OtherTunnel,
     /// The encapsulation carries no packets of the family, or not over the node's addresses.
     NoTunnelForFamily,
     /// What is below a VXLAN device leaves too little for IPv6.
@@ -60,6 +62,7 @@ impl Reason {
             Self::NoUnderlayAddress => "no_underlay_address",
             Self::UnderlayAddressTaken => "underlay_address_taken",
             Self::UnderlayAddressUnknownToPeers => "underlay_address_unknown_to_peers",
+            Self::OtherTunnel => "other_tunnel",
             Self::NoTunnelForFamily => "no_tunnel_for_family",
             Self::MtuTooSmall => "mtu_too_small",
             Self::AddressOutsideSubnets => "address_outside_subnets",
@@ -82,6 +85,7 @@ impl Reason {
             Self::NoUnderlayAddress => "NoUnderlayAddress",
             Self::UnderlayAddressTaken => "UnderlayAddressTaken",
             Self::UnderlayAddressUnknownToPeers => "UnderlayAddressUnknownToPeers",
+            Self::OtherTunnel => "OtherTunnel",
             Self::NoTunnelForFamily => "NoTunnelForFamily",
             Self::MtuTooSmall => "MtuTooSmall",
             Self::AddressOutsideSubnets => "AddressOutsideSubnets",

@@ -1,6 +1,7 @@
 //! What a Node says of its tunnel end point: its pod subnets, tunnel address, VTEP MAC and underlay address.
 //!
-//! An annotation wins over what would be derived. A value that cannot be right is taken out at the entrance
+//! An annotation wins over what would be derived, and Calico's over flannel's: those that tell of a tunnel's end point
+//! silence flannel's of the same family, for a Node that was moved keeps what the former network left. A value that cannot be right is taken out at the entrance
 //! and refused, and what would be derived counts: every node that reads the same Node object comes to the
 //! same values.
 
@@ -12,7 +13,8 @@ use routelet_model::{
 };
 
 use crate::wanted::Wanted;
-use crate::{Reason, UnderlayRule};
+use crate::way::Tunnel;
+use crate::{Reason, Settings, UnderlayRule, flannel};
 
 /// Calico's annotations, as they are named to an operator.
 const UNDERLAY: PerFamily<&str> = PerFamily {
@@ -23,15 +25,18 @@ const TUNNEL_ADDRESS: PerFamily<&str> = PerFamily {
     v4: "metadata.annotations[projectcalico.org/IPv4VXLANTunnelAddr]",
     v6: "metadata.annotations[projectcalico.org/IPv6VXLANTunnelAddr]",
 };
+/// IPIP carries IPv4 only.
+const IPIP_ADDRESS: &str = "metadata.annotations[projectcalico.org/IPv4IPIPTunnelAddr]";
 const VTEP_MAC: PerFamily<&str> = PerFamily {
     v4: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddr]",
     v6: "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]",
 };
 
-/// The Node without values that can be read but cannot be right: they join the unreadable ones. With the VTEP MACs that
-/// follow from its name where no annotation says others, so that each is hashed once; and with those addresses alone
-/// that the rule chooses among, the preferred ones first.
-pub(crate) fn made_usable(mut node: Node, rule: &UnderlayRule) -> Node {
+/// The Node without values that can be read but cannot be right: they join the unreadable ones. With what counts of all
+/// annotations in its overrides; flannel's stay beside them only where they tell of another tunnel. With the VTEP MACs
+/// that follow from its name where no annotation says others, so that each is hashed once; and with those addresses alone
+/// that the setting of the underlay chooses among, the preferred ones first.
+pub(crate) fn made_usable(mut node: Node, settings: &Settings) -> Node {
     let mut bad = Vec::new();
     let mut take = |field, value: String, wanted| bad.push(Unreadable { field, value, wanted });
     node.pod_subnets.retain(|subnet| {
@@ -42,6 +47,13 @@ pub(crate) fn made_usable(mut node: Node, rule: &UnderlayRule) -> Node {
         usable
     });
     let address_wanted = "a unicast address of the family";
+    let mut of_other_tunnel = false;
+    if let Some(address) = node
+        .ipip_address
+        .take_if(|address| !is_routable((*address).into()))
+    {
+        take(IPIP_ADDRESS, address.to_string(), address_wanted);
+    }
     for family in Family::ALL {
         let overrides = node.overrides.get_mut(family);
         if let Some(net) = overrides.underlay.take_if(|net| !fits(net.addr(), family)) {
@@ -56,27 +68,37 @@ pub(crate) fn made_usable(mut node: Node, rule: &UnderlayRule) -> Node {
         if let Some(mac) = overrides.vtep_mac.take_if(|mac| !is_unicast_mac(*mac)) {
             take(VTEP_MAC.get(family), mac.to_string(), "a unicast MAC address");
         }
+        if settings.encapsulation.tunnel() == Some(Tunnel::Ipip) {
+            let in_ipip = node.ipip_address.filter(|_| family == Family::V4);
+            overrides.tunnel_address = in_ipip.map(IpAddr::V4);
+        }
         if node
             .pod_subnets
             .iter()
             .any(|subnet| Family::of_net(*subnet) == family)
         {
+            if let Some(flannel) = &mut node.flannel {
+                flannel::check(flannel.lease.get_mut(family), family, &mut take);
+                of_other_tunnel |= !flannel::follow(flannel, family, settings, overrides);
+            }
             overrides
                 .vtep_mac
                 .get_or_insert_with(|| vtep_mac(&node.name, family));
         }
     }
     node.unreadable.append(&mut bad);
-    if let UnderlayRule::Cidr(nets) = rule {
+    if let UnderlayRule::Cidr(nets) = &settings.underlay {
         let place = |entry: &NodeAddress| nets.iter().position(|net| net.contains(&entry.address));
         node.addresses.retain(|entry| place(entry).is_some());
         node.addresses.sort_by_key(place);
     }
+    node.flannel = node.flannel.filter(|_| of_other_tunnel);
     node
 }
 
-/// Refuses what could not be read or used of the Node.
-pub(crate) fn refuse_unreadable(node: &Node, wanted: &mut Wanted) {
+/// Refuses what could not be read, used or followed of the Node.
+pub(crate) fn refuse_unusable(settings: &Settings, node: &Node, wanted: &mut Wanted) {
+    flannel::refuse_other(settings, node, wanted);
     for bad in &node.unreadable {
         let message = format!(
             "{} of node {} is {:?}, not {}; the rest of the Node is used",
@@ -146,10 +168,10 @@ pub(crate) fn is_routable(address: IpAddr) -> bool {
         }
 }
 
-fn fits(address: IpAddr, family: Family) -> bool {
+pub(crate) fn fits(address: IpAddr, family: Family) -> bool {
     Family::of(address) == family && is_routable(address)
 }
 
-fn is_unicast_mac(mac: MacAddr) -> bool {
+pub(crate) fn is_unicast_mac(mac: MacAddr) -> bool {
     mac.0[0] & 1 == 0 && mac.0 != [0; 6]
 }

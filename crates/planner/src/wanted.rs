@@ -15,6 +15,8 @@ pub(crate) struct Known<'a> {
     /// This node's facts in force, if it is known at all.
     pub(crate) own: Option<&'a Facts>,
     pub(crate) claims: &'a Claims,
+    /// Whether all Nodes have been told.
+    pub(crate) all_nodes: bool,
 }
 
 /// Wanted objects and standing refusals, gathered from one or more owners.
@@ -54,6 +56,11 @@ impl Wanted {
             way,
             remote,
         });
+    }
+
+    /// The keys of the objects.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.objects.iter().map(|(key, _)| *key)
     }
 
     fn sort(&mut self) {

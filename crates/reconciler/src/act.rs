@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use routelet_model::{Family, IfName, Key, Kind, LinkKind, Object, RouteTarget};
-use routelet_netlink::{Error, Operation, Verb};
-use rustc_hash::{FxHashMap, FxHashSet};
+use routelet_netlink::{Operation, Verb};
 
 use crate::backoff::Repair;
 use crate::ownership::pod_route_link;
 use crate::report::Repaired;
-use crate::resync::{is_setting, note_slot};
+use crate::resync::is_setting;
 use crate::table::{Cause, Slot};
 use crate::{Kernel, Reconciler};
 
@@ -51,10 +50,10 @@ impl<K: Kernel> Reconciler<K> {
         while let Some(key) = self.table.pop(Kind::Link) {
             self.plan_key(key, now);
         }
-        if self.operations.is_empty() {
+        if self.batch.operations.is_empty() {
             return false;
         }
-        for operation in &self.operations {
+        for operation in &self.batch.operations {
             // A device that is made, or made anew, carries nothing. (The kernel's own IPIP device is not made.)
             let is_ipip =
                 matches!(&operation.object, Object::Link(link) if matches!(link.kind, LinkKind::Ipip { .. }));
@@ -62,7 +61,8 @@ impl<K: Kernel> Reconciler<K> {
                 self.gone.insert(operation.key);
             }
         }
-        self.apply(now);
+        self.send(now);
+        self.land(now);
         if let Err(error) = self.read_links(now) {
             self.report.failed_reads.push((Kind::Link, error.to_string()));
             self.resync_at = Some(now);
@@ -75,20 +75,39 @@ impl<K: Kernel> Reconciler<K> {
     /// rest of the batch would go to whatever has its name.
     pub(crate) fn write_batch(&mut self, now: Instant) {
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Link) {
-            while self.operations.len() < BATCH {
+            while self.batch.operations.len() < BATCH {
                 let Some(key) = self.table.pop(kind) else { break };
                 self.plan_key(key, now);
             }
         }
-        if self.operations.is_empty() {
-            while self.operations.len() < BATCH {
+        if self.batch.operations.is_empty() {
+            while self.batch.operations.len() < BATCH {
                 let Some(key) = self.table.pop_removal() else {
                     break;
                 };
                 self.plan_removal(key, now);
             }
         }
-        self.apply(now);
+        self.send(now);
+    }
+
+    /// Plans the next batch while one is under way: only what is to be made where nothing is, which is in no batch of
+    /// those that go that way.
+    pub(crate) fn plan_ahead(&mut self, now: Instant) {
+        let mut later = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Link) {
+            while self.batch.operations.len() < BATCH {
+                let Some(key) = self.table.pop(kind) else { break };
+                match self.table.get(&key) {
+                    Some(slot) if slot.actual.is_none() && slot.wanted.is_some() => self.plan_key(key, now),
+                    Some(_) => later.push(key),
+                    None => self.recover(&key),
+                }
+            }
+        }
+        for key in later {
+            self.table.queue(key);
+        }
     }
 
     /// Decides what to do about a key, and does all of it but the writing.
@@ -248,7 +267,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Whether an object that is not wanted may be taken away.
-    fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
+    pub(crate) fn may_take_away(&self, key: &Key, slot: &Slot) -> bool {
         let Some(actual) = &slot.actual else { return false };
         if !self.may_remove || !self.ownership.owns(key, actual) {
             return false;
@@ -323,161 +342,8 @@ impl<K: Kernel> Reconciler<K> {
             previous = std::mem::replace(&mut slot.actual, actual);
             slot.crowded = false;
         });
-        self.operations.push(Operation { verb, key, object });
-        self.previous.push(previous);
-    }
-
-    /// Sends the batch and takes the answers in.
-    fn apply(&mut self, now: Instant) {
-        if self.operations.is_empty() {
-            return;
-        }
-        let operations = std::mem::take(&mut self.operations);
-        let mut previous = std::mem::take(&mut self.previous);
-        let mut failures = std::mem::take(&mut self.failures);
-        self.report.batches.push(operations.len());
-        for operation in &operations {
-            self.report.operations.add(operation.key.kind(), operation.verb);
-        }
-        self.kernel.apply(&operations, &mut failures);
-        let mut blocked = FxHashSet::default();
-        for failure in failures.drain(..) {
-            let operation = &operations[failure.index];
-            self.report
-                .operations
-                .take_back(operation.key.kind(), operation.verb);
-            self.report
-                .errors
-                .push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
-            self.take_back(operation, previous[failure.index].take());
-            let stands_there = operation.key.kind() == Kind::Route && failure.error.is_already_exists();
-            match operation.verb {
-                Verb::Create if stands_there => _ = blocked.insert(operation.key),
-                // Ours is there, hidden by another one before it.
-                Verb::Replace if stands_there => self.table.edit(operation.key, |slot| {
-                    slot.actual = Some(Object::OddRoutes);
-                }),
-                _ => self.note_failure(operation.key, &failure.error, now),
-            }
-        }
-        if !blocked.is_empty() {
-            self.look_at(blocked);
-        }
-        for operation in &operations {
-            if operation.key == Key::NftTable && operation.verb != Verb::Create {
-                // It took along all that it held.
-                self.nft_touched = true;
-            }
-            if operation.verb == Verb::Delete {
-                self.table.drop_empty(&operation.key);
-            } else {
-                self.wake(&operation.key);
-            }
-        }
-        if self.backoff.in_trouble() {
-            for operation in &operations {
-                if self.table.get(&operation.key).is_none_or(Slot::in_sync) {
-                    self.recover(&operation.key);
-                }
-            }
-        }
-        self.operations = operations;
-        self.operations.clear();
-        self.previous = previous;
-        self.previous.clear();
-        self.failures = failures;
-    }
-
-    /// Undoes in the table what the kernel has refused.
-    fn take_back(&mut self, operation: &Operation, previous: Option<Object>) {
-        let key = operation.key;
-        // A repair that failed is none yet.
-        let repairs = &mut self.report.repairs;
-        let repair = repairs
-            .iter()
-            .rposition(|repair| repair.key == key)
-            .map(|at| repairs.swap_remove(at));
-        self.table.settle(&key, |slot| {
-            slot.actual = previous;
-            slot.crowded = true;
-            slot.drift = repair.map(|repair| repair.cause);
-        });
-    }
-
-    /// Looks at routes that could not be made because something stands there: it may be ours, where a notification
-    /// told late of its being gone. What is not ours is replaced, or serves as well, and either is told.
-    fn look_at(&mut self, mut blocked: FxHashSet<Key>) {
-        let Self { kernel, table, .. } = self;
-        let dump = kernel.dump(Kind::Route, None, &mut |key, object| {
-            if blocked.remove(&key) {
-                note_slot(table, key, Some(object));
-            }
-        });
-        if let Err(error) = dump {
-            self.report.failed_reads.push((Kind::Route, error.to_string()));
-        }
-        if blocked.is_empty() {
-            return;
-        }
-        let mut others = FxHashMap::default();
-        let read = self.kernel.dump_others(&mut |key, object| {
-            if blocked.contains(&key) {
-                others.entry(key).or_insert(object);
-            }
-        });
-        if let Err(error) = &read {
-            self.report.failed_reads.push((Kind::Route, error.to_string()));
-        }
-        for key in blocked {
-            let found = match others.remove(&key) {
-                Some(found) => found,
-                // It went before it was looked at. Where that seems to happen again and again, something stands there
-                // that no dump shows.
-                None if read.is_ok() && self.vanished.insert(key) => {
-                    self.table.edit(key, |slot| slot.actual = None);
-                    continue;
-                }
-                None => Object::Foreign { protocol: 0 },
-            };
-            self.vanished.remove(&key);
-            self.table.edit(key, |slot| {
-                slot.actual = Some(found.clone());
-                slot.crowded = true;
-            });
-            let serves = self.table.get(&key).is_some_and(Slot::in_sync);
-            let told = if serves {
-                &mut self.report.yielded
-            } else {
-                &mut self.report.replaced
-            };
-            told.push((key, found));
-        }
-    }
-
-    /// Plans what comes after a failure.
-    fn note_failure(&mut self, key: Key, error: &Error, now: Instant) {
-        let passing =
-            error.is_missing_link() || error.is_missing_nexthop() || matches!(error, Error::NoNftTable);
-        let again = self.backoff.attempts(&key) > 0;
-        // A link that goes takes what is on it along, and tells of itself last.
-        if matches!(error, Error::NoNftTable) {
-            self.nft_touched |= !again;
-        } else if matches!(error, Error::OutcomeUnknown) || passing && !again {
-            // What we believe of the kernel is wrong. That a link is still missing is no news, though.
-            self.resync_soon(now);
-        }
-        if let Some(trouble) = self.backoff.failed(key, error.to_string(), passing, now) {
-            self.report.refused.push((key, trouble.clone()));
-        }
-    }
-
-    /// Notes that a key which was in trouble is so no more.
-    pub(crate) fn recover(&mut self, key: &Key) {
-        if let Some(trouble) = self.backoff.clear(key)
-            && trouble.told
-        {
-            self.report.recovered.push((*key, trouble));
-        }
+        self.batch.operations.push(Operation { verb, key, object });
+        self.batch.previous.push(previous);
     }
 }
 

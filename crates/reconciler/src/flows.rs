@@ -37,7 +37,9 @@ impl<K: Kernel> Reconciler<K> {
         let flows = &mut self.flows;
         if !flows.stale.is_empty() && flows.again_at.is_none_or(|at| at <= now) {
             flows.again_at = None;
-            self.kernel.flush_flows(std::mem::take(&mut flows.stale));
+            self.kernel
+                .at_hand()
+                .flush_flows(std::mem::take(&mut flows.stale));
         }
     }
 

@@ -13,7 +13,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Takes in all notifications that are queued.
     pub(crate) fn take_hints(&mut self, now: Instant) {
         let mut hints = std::mem::take(&mut self.hints);
-        self.kernel.drain(&mut hints);
+        self.kernel.at_hand().drain(&mut hints);
         for hint in hints.drain(..) {
             match hint {
                 Hint::Seen(key, object) => {

@@ -8,7 +8,7 @@ use routelet_netlink::{Error, Failure, Hint, Operation};
 
 /// A kernel whose objects can be read and written. Every call blocks until the kernel has answered, where it does not
 /// say otherwise.
-pub trait Kernel {
+pub trait Kernel: Send + 'static {
     /// Carries out the operations in order and tells which failed; all others succeeded.
     fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>);
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use routelet_model::{Host, IfName, Key, Kind, Object, RouteTarget};
-use routelet_netlink::{Error, Failure, Hint, Operation};
+use routelet_netlink::{Error, Hint};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::backoff::{Backoff, Trouble};
+use crate::carrier::{Batch, Carrier};
 use crate::flows::Flows;
 use crate::ownership::pod_route_link;
 use crate::table::{Cause, Count, Slot, Table};
@@ -23,7 +24,7 @@ const HOST_AGAIN: Duration = Duration::from_secs(1);
 /// Brings the kernel to the wanted objects and keeps it there.
 #[derive(Debug)]
 pub struct Reconciler<K> {
-    pub(crate) kernel: K,
+    pub(crate) kernel: Carrier<K>,
     pub(crate) ownership: Ownership,
     pub(crate) table: Table,
     pub(crate) backoff: Backoff,
@@ -65,9 +66,8 @@ pub struct Reconciler<K> {
     pub(crate) flows: Flows,
     // Reused from step to step.
     pub(crate) hints: Vec<Hint>,
-    pub(crate) operations: Vec<Operation>,
-    pub(crate) previous: Vec<Option<Object>>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) batch: Batch,
+    pub(crate) spare: Batch,
 }
 
 /// What a step leaves to do.
@@ -83,7 +83,7 @@ impl<K: Kernel> Reconciler<K> {
     /// A reconciler that knows nothing yet; its first step, at `now` or later, reads the kernel's state.
     pub fn new(kernel: K, ownership: Ownership, now: Instant) -> Self {
         Self {
-            kernel,
+            kernel: Carrier::new(kernel),
             ownership,
             table: Table::default(),
             backoff: Backoff::default(),
@@ -107,9 +107,8 @@ impl<K: Kernel> Reconciler<K> {
             generation: 0,
             flows: Flows::default(),
             hints: Vec::new(),
-            operations: Vec::new(),
-            previous: Vec::new(),
-            failures: Vec::new(),
+            batch: Batch::default(),
+            spare: Batch::default(),
         }
     }
 
@@ -170,14 +169,14 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// The host's links and addresses, where they may have changed since the last call. One that fails is tried
-    /// again by a step after a while.
+    /// again by a step after a while. None also while a batch is under way: the step after it has ended comes first.
     pub fn host_if_changed(&mut self, now: Instant) -> Result<Option<Host>, Error> {
-        if !self.host_changed {
+        if !self.host_changed || self.kernel.is_away() {
             return Ok(None);
         }
         self.host_changed = false;
         self.host_again_at = None;
-        match self.kernel.host() {
+        match self.kernel.at_hand().host() {
             Ok(host) => {
                 self.relook_links = true;
                 Ok(Some(host))
@@ -193,7 +192,19 @@ impl<K: Kernel> Reconciler<K> {
     /// one batch. `now` is the present. Where the host's links have changed it only says that there is more to do,
     /// until [`Self::host_if_changed`] has told of them.
     pub fn step(&mut self, now: Instant) -> Progress {
-        self.take_hints(now);
+        if self.kernel.is_away() {
+            if self.may_plan_ahead(now) {
+                self.plan_ahead(now);
+            }
+            self.land(now);
+            self.take_hints(now);
+            if !self.batch.operations.is_empty() {
+                self.send(now);
+                return Progress::More;
+            }
+        } else {
+            self.take_hints(now);
+        }
         if self.host_again_at.is_some_and(|at| at <= now) {
             self.host_changed = true;
         }
@@ -243,6 +254,9 @@ impl<K: Kernel> Reconciler<K> {
             self.resync_nft(now);
         }
         self.write_batch(now);
+        if self.kernel.is_away() {
+            return Progress::More;
+        }
         self.flush_flows(now);
         if !self.table.is_idle() || !self.gone.is_empty() || self.nft_touched {
             return Progress::More;
@@ -260,6 +274,17 @@ impl<K: Kernel> Reconciler<K> {
             .flatten()
             .min(),
         )
+    }
+
+    /// Whether nothing has to be read, and no link made, before anything else is written.
+    fn may_plan_ahead(&self, now: Instant) -> bool {
+        !self.host_changed
+            && !self.relook_links
+            && self.resync_at.is_none_or(|at| now < at)
+            && self.suspects.is_empty()
+            && self.gone.is_empty()
+            && !self.nft_touched
+            && self.table.is_idle_of(Kind::Link)
     }
 
     /// Plans a second look at a link's objects.
@@ -285,6 +310,19 @@ impl<K: Kernel> Reconciler<K> {
         self.backoff.troubles().filter(|(_, trouble)| trouble.told)
     }
 
+    /// What is wanted under a key and what the kernel has there, as far as is known.
+    pub fn look_up(&self, key: &Key) -> (Option<&Object>, Option<&Object>) {
+        let slot = self.table.get(key);
+        let side = |side: fn(&Slot) -> &Option<Object>| slot.and_then(|slot| side(slot).as_ref());
+        (side(|slot| &slot.wanted), side(|slot| &slot.actual))
+    }
+
+    /// Whether the object is wanted and the kernel has it as it should be.
+    pub fn is_in_place(&self, key: &Key) -> bool {
+        let is_in_place = |slot: &Slot| slot.wanted.is_some() && slot.in_sync();
+        self.table.get(key).is_some_and(is_in_place)
+    }
+
     /// Whether the kernel's state is still to be read, for the first time or again.
     pub fn is_in_doubt(&self) -> bool {
         self.resync_at.is_some()
@@ -298,8 +336,27 @@ impl<K: Kernel> Reconciler<K> {
         })
     }
 
-    /// The kernel, to wait for its notifications.
+    /// Objects that would be taken away: ours by their marks, and not wanted.
+    pub fn surplus(&self) -> impl Iterator<Item = (&Key, &Object)> {
+        self.table.iter().filter_map(|(key, slot): (&Key, &Slot)| {
+            let actual = slot.actual.as_ref()?;
+            (slot.wanted.is_none() && self.may_take_away(key, slot)).then_some((key, actual))
+        })
+    }
+
+    /// Reads all of the kernel's state, and writes nothing: for who only wants to see [`Self::differences`] and
+    /// [`Self::surplus`]. False where something could not be read, as the report says.
+    pub fn look(&mut self, now: Instant) -> bool {
+        self.resync_all(now);
+        if self.resync_at.is_none() {
+            self.read_others(now);
+            self.read_serving(now);
+        }
+        self.resync_at.is_none()
+    }
+
+    /// The kernel, to wait for its notifications when there is nothing left to do.
     pub fn kernel_mut(&mut self) -> &mut K {
-        &mut self.kernel
+        self.kernel.at_hand()
     }
 }

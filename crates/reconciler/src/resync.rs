@@ -113,7 +113,7 @@ impl<K: Kernel> Reconciler<K> {
     /// else the kernel tells of each.
     pub(crate) fn read_others(&mut self, now: Instant) {
         let Self { kernel, table, .. } = self;
-        let read = kernel.dump_others(&mut |key, object| {
+        let read = kernel.at_hand().dump_others(&mut |key, object| {
             let wanted = table.get(&key).and_then(|slot| slot.wanted.as_ref());
             if wanted.is_some_and(|wanted| !wanted.satisfied_by(&object)) {
                 table.edit(key, |slot| {
@@ -128,6 +128,23 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
+    /// Looks for routes of someone else's that serve in place of ours, which else show when ours cannot be made.
+    pub(crate) fn read_serving(&mut self, now: Instant) {
+        let Self { kernel, table, .. } = self;
+        let read = kernel.at_hand().dump_others(&mut |key, object| {
+            let serves = |slot: &Slot| {
+                let wanted = slot.wanted.as_ref().filter(|_| slot.actual.is_none());
+                wanted.is_some_and(|wanted| wanted.satisfied_by(&object))
+            };
+            if table.get(&key).is_some_and(serves) {
+                table.edit(key, |slot| slot.actual = Some(object));
+            }
+        });
+        if let Err(error) = read {
+            self.reread_later(Kind::Route, &error, now);
+        }
+    }
+
     /// Looks whether the routes of someone else's that serve in place of ours are still there.
     pub(crate) fn reread_serving(&mut self, now: Instant) {
         let serves = |(key, slot): (&Key, &Slot)| {
@@ -139,7 +156,11 @@ impl<K: Kernel> Reconciler<K> {
         if gone.is_empty() {
             return;
         }
-        if let Err(error) = self.kernel.dump_others(&mut |key, _| _ = gone.remove(&key)) {
+        if let Err(error) = self
+            .kernel
+            .at_hand()
+            .dump_others(&mut |key, _| _ = gone.remove(&key))
+        {
             return self.reread_later(Kind::Route, &error, now);
         }
         for key in gone {
@@ -158,7 +179,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Reads the links that we follow.
     pub(crate) fn read_links(&mut self, now: Instant) -> Result<(), Error> {
         let mut links = Vec::new();
-        self.kernel.dump(Kind::Link, None, &mut |key, object| {
+        self.kernel.at_hand().dump(Kind::Link, None, &mut |key, object| {
             if let Key::Link(link) = key {
                 links.push((link, object));
             }
@@ -190,7 +211,7 @@ impl<K: Kernel> Reconciler<K> {
             generation,
             ..
         } = self;
-        kernel.dump(kind, link, &mut |key, object| {
+        kernel.at_hand().dump(kind, link, &mut |key, object| {
             if !table.confirm(&key, &object, *generation) {
                 note(table, ownership, key, object, (*generation, link.is_some()));
             }
@@ -223,10 +244,11 @@ impl<K: Kernel> Reconciler<K> {
     /// What the kernel has of a setting.
     pub(crate) fn setting(&mut self, key: Key) -> Option<Object> {
         // One that cannot be read is written blindly, and the failure of that is told.
+        let kernel = self.kernel.at_hand();
         match key {
-            Key::Sysctl(sysctl) => self.kernel.sysctl(sysctl).unwrap_or_default().map(Object::Sysctl),
+            Key::Sysctl(sysctl) => kernel.sysctl(sysctl).unwrap_or_default().map(Object::Sysctl),
             Key::ChecksumOffload(link) => {
-                let on = self.kernel.checksum_offload(link).unwrap_or_default();
+                let on = kernel.checksum_offload(link).unwrap_or_default();
                 on.map(Object::ChecksumOffload)
             }
             _ => None,

@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
+use indexmap::IndexMap;
 use routelet_model::{IfName, Key, Kind, Object};
-use rustc_hash::FxHashMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::ownership::pod_route_link;
 
@@ -77,11 +78,14 @@ pub struct Count {
     pub out_of_sync: usize,
 }
 
+/// Slots lie one after the other: a growing table moves no more than their places in the index.
+type Slots = IndexMap<Key, Slot, FxBuildHasher>;
+
 /// The table. Every change of a slot goes through it, so that its counts always hold.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     /// By kind, so that a look at a few links does not pass by all the routes.
-    slots: [FxHashMap<Key, Slot>; KINDS],
+    slots: [Slots; KINDS],
     queue: [Vec<Key>; KINDS],
     removals: [Vec<Key>; KINDS],
     books: Books,
@@ -195,7 +199,7 @@ impl Table {
 
     /// Forgets that someone added what is not wanted.
     pub(crate) fn forgive_surplus(&mut self) {
-        let slots = self.slots.iter_mut().flat_map(FxHashMap::values_mut);
+        let slots = self.slots.iter_mut().flat_map(Slots::values_mut);
         for slot in slots.filter(|slot| slot.wanted.is_none()) {
             slot.drift = None;
         }
@@ -227,7 +231,7 @@ impl Table {
         if let Some(slot) = self.get_mut(&key) {
             slot.queued = false;
             if slot.wanted.is_none() && slot.actual.is_none() {
-                self.slots[kind as usize].remove(&key);
+                self.slots[kind as usize].swap_remove(&key);
             }
         }
         Some(key)
@@ -249,7 +253,7 @@ impl Table {
             .get(key)
             .is_some_and(|s| s.wanted.is_none() && s.actual.is_none() && !s.queued)
         {
-            self.slots[key.kind() as usize].remove(key);
+            self.slots[key.kind() as usize].swap_remove(key);
         }
     }
 
@@ -261,6 +265,11 @@ impl Table {
     /// Whether nothing is queued and nothing set aside.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.iter().all(Vec::is_empty) && self.removals.iter().all(Vec::is_empty)
+    }
+
+    /// Whether nothing of a kind is queued.
+    pub(crate) fn is_idle_of(&self, kind: Kind) -> bool {
+        self.queue[kind as usize].is_empty()
     }
 
     /// Gives back memory that a burst of changes took.

@@ -58,7 +58,11 @@ fn a_notification_repairs_at_once() {
         bench.hint(Hint::Gone(key));
         bench.settle();
         assert!(bench.holds(peer(1)), "{key}");
-        assert_eq!(bench.kernel.0.borrow().dumps, 0, "{key}: no dump was needed");
+        assert_eq!(
+            bench.kernel.0.lock().unwrap().dumps,
+            0,
+            "{key}: no dump was needed"
+        );
         let report = bench.report();
         assert!(
             report
@@ -180,7 +184,7 @@ fn a_batch_whose_outcome_is_unknown_is_read_back() {
     bench.want(peer(2));
     bench.pass(Duration::from_secs(1));
     assert!(bench.holds(peer(2)));
-    assert!(bench.kernel.0.borrow().dumps > 0);
+    assert!(bench.kernel.0.lock().unwrap().dumps > 0);
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn an_interrupted_dump_is_never_acted_on() {
     bench.want(peer(2));
     bench.settle();
     bench.forget_past();
-    bench.kernel.0.borrow_mut().interrupted = Some(Kind::Route);
+    bench.kernel.0.lock().unwrap().interrupted = Some(Kind::Route);
     bench.reconciler.audit(bench.now);
     bench.pass(Duration::from_secs(10));
     assert_eq!(
@@ -208,14 +212,14 @@ fn an_interrupted_dump_is_never_acted_on() {
         [],
         "half a dump does not say that the other half is gone"
     );
-    let dumps = bench.kernel.0.borrow().dumps;
+    let dumps = bench.kernel.0.lock().unwrap().dumps;
     assert!(
         (10..150).contains(&dumps),
         "read again, but not in a hurry: {dumps} dumps"
     );
     let [.., (route, _)] = peer(1);
     bench.meddle(route, None);
-    bench.kernel.0.borrow_mut().interrupted = None;
+    bench.kernel.0.lock().unwrap().interrupted = None;
     bench.pass(Duration::from_secs(10));
     assert!(bench.holds(peer(1)));
 }

@@ -43,7 +43,7 @@ fn lead_to(name: &str) -> Object {
 
 /// Takes what was flushed, call by call, and checks that the kernel had the routes by then.
 fn flushed(bench: &Bench, route: Option<&str>) -> Vec<Vec<IpAddr>> {
-    let calls = std::mem::take(&mut bench.kernel.0.borrow_mut().flushes);
+    let calls = bench.flushes();
     for (_, objects) in &calls {
         assert_eq!(
             objects.get(&Key::route(net(ADDRESS))),
@@ -177,7 +177,7 @@ fn many_addresses_are_flushed_at_once() {
 #[test]
 fn a_failure_is_told_once_and_tried_again() {
     let mut bench = with_pod();
-    bench.kernel.0.borrow_mut().flush_error = Some(libc::EPERM);
+    bench.kernel.0.lock().unwrap().flush_error = Some(libc::EPERM);
     bench.unwant(pod("cali1", ADDRESS));
     bench.settle();
     let told = bench.report().flushed;
@@ -185,7 +185,7 @@ fn a_failure_is_told_once_and_tried_again() {
     bench.pass(Duration::from_secs(3));
     assert_eq!(flushed(&bench, None), vec![[address()]; 4]);
     assert_eq!(bench.report().flushed.failed, None, "told once");
-    bench.kernel.0.borrow_mut().flush_error = None;
+    bench.kernel.0.lock().unwrap().flush_error = None;
     bench.pass(Duration::from_secs(60));
     assert_eq!(flushed(&bench, None), [[address()]]);
     assert_eq!(bench.report().flushed.addresses, [address()]);

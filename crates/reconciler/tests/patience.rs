@@ -45,7 +45,7 @@ fn a_link_that_stays_away_is_waited_for_and_not_polled() {
             bench.want(device());
             bench.want(peer(1));
             ten_minutes(&mut bench);
-            let (tries, dumps) = (tries(&bench, bad), bench.kernel.0.borrow().dumps);
+            let (tries, dumps) = (tries(&bench, bad), bench.kernel.0.lock().unwrap().dumps);
             assert!(
                 (20..60).contains(&tries),
                 "{bad}: {tries} tries in ten minutes: {}",
@@ -103,7 +103,7 @@ fn a_device_whose_parent_went_is_back_with_the_parent_and_no_one_is_blamed() {
     let report = bench.report();
     assert_eq!(report.fights, [], "no one fights over it");
     assert_eq!(report.refused.len(), 1, "told once: {:?}", report.refused);
-    bench.kernel.0.borrow_mut().script = None;
+    bench.kernel.0.lock().unwrap().script = None;
     bench.hint(Hint::HostChanged);
     bench.settle();
     assert!(bench.holds(device().into_iter().chain(peer(1))), "at once");
@@ -138,17 +138,21 @@ fn a_device_without_carrier_holds_no_nexthops_and_gets_them_back_with_it() {
 #[test]
 fn a_host_that_cannot_be_read_is_read_again() {
     let mut bench = Bench::with_peer();
-    bench.kernel.0.borrow_mut().host_fails = true;
-    bench.kernel.0.borrow_mut().host_reads = 0;
+    bench.kernel.0.lock().unwrap().host_fails = true;
+    bench.kernel.0.lock().unwrap().host_reads = 0;
     bench.hint(Hint::HostChanged);
     bench.pass(Duration::from_secs(60));
-    let reads = bench.kernel.0.borrow().host_reads;
+    let reads = bench.kernel.0.lock().unwrap().host_reads;
     assert!((10..70).contains(&reads), "{reads} reads in a minute");
-    bench.kernel.0.borrow_mut().host_fails = false;
+    bench.kernel.0.lock().unwrap().host_fails = false;
     bench.pass(Duration::from_secs(2));
-    let reads = bench.kernel.0.borrow().host_reads;
+    let reads = bench.kernel.0.lock().unwrap().host_reads;
     bench.pass(Duration::from_secs(60));
-    assert_eq!(bench.kernel.0.borrow().host_reads, reads, "read, and that was it");
+    assert_eq!(
+        bench.kernel.0.lock().unwrap().host_reads,
+        reads,
+        "read, and that was it"
+    );
 }
 
 #[test]
@@ -161,11 +165,11 @@ fn lost_notifications_again_and_again_do_not_keep_us_reading() {
         bench.hint(Hint::Lost);
         bench.settle();
     }
-    let dumps = bench.kernel.0.borrow().dumps;
+    let dumps = bench.kernel.0.lock().unwrap().dumps;
     assert!(dumps <= 12, "{dumps} dumps without time passing");
     bench.pass(Duration::from_secs(1));
     assert!(
-        bench.kernel.0.borrow().dumps > 0,
+        bench.kernel.0.lock().unwrap().dumps > 0,
         "but the last loss is followed by one"
     );
 }

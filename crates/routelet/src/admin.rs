@@ -6,23 +6,28 @@
 //! | `/readyz` | 200 once the kernel has been brought to the wanted state, 503 with the reasons until then |
 //! | `/metrics` | OpenMetrics text |
 //! | `/cni` | on the unix socket only: the CNI configuration list for this node, 503 with the reasons until it is known |
+//! | `/state` | on the unix socket only: all that the agent knows, as JSON ([`crate::state`]) |
+//! | `/log-level` | on the unix socket only: what is logged, to be read and to be changed ([`crate::log_level`]) |
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, fs, io};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::inquiry::Knowledge;
 use crate::liveness::Liveness;
+use crate::log_level::{self, LogControl};
 use crate::metrics::Metrics;
 
 /// What is yet to be done before the node's pods can use the network, one sentence each. None: ready.
@@ -97,14 +102,24 @@ pub(crate) fn for_root(
     router: Router,
     not_ready: watch::Receiver<NotReady>,
     configuration: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
+    knowledge: Arc<Knowledge>,
+    log: LogControl,
 ) -> Router {
-    router.route(
-        "/cni",
-        get(async move || match configuration() {
-            Some(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
-            None => cni_unknown(&not_ready.borrow()),
-        }),
-    )
+    let cni = get(async move || match configuration() {
+        Some(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        None => cni_unknown(&not_ready.borrow()),
+    });
+    router
+        .route("/cni", cni)
+        .route("/state", get(state).with_state(knowledge))
+        .route("/log-level", log_level::endpoint(log))
+}
+
+async fn state(State(knowledge): State<Arc<Knowledge>>) -> Response {
+    match knowledge.state().await {
+        Ok(state) => Json(state).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
 }
 
 fn cni_unknown(not_ready: &NotReady) -> Response {
@@ -221,7 +236,7 @@ mod tests {
     async fn other_paths_are_not_found() {
         let (router, ..) = endpoint(Vec::new());
         let address = serve(router).await;
-        for path in ["/", "/cni"] {
+        for path in ["/", "/cni", "/state", "/log-level"] {
             assert_eq!(get(address, path).await.0, 404, "{path}");
         }
     }
@@ -231,7 +246,16 @@ mod tests {
         let (router, _, health) = endpoint(vec!["pods have not been listed yet".to_owned()]);
         let (list, seen) = watch::channel(None::<String>);
         let configuration = move || seen.borrow().clone();
-        let address = serve(for_root(router, health.subscribe(), configuration)).await;
+        let (knowledge, _) = Knowledge::for_test(health.subscribe());
+        let (log, _) = LogControl::new("info".parse().unwrap());
+        let address = serve(for_root(
+            router,
+            health.subscribe(),
+            configuration,
+            knowledge,
+            log,
+        ))
+        .await;
         let (status, answer) = get(address, "/cni").await;
         assert_eq!(status, 503);
         assert!(

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use routelet_model::Resource;
 use routelet_watcher::events::Publisher;
-use routelet_watcher::{ApiSettings, Status};
+use routelet_watcher::{ApiSettings, Status, condition};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin;
-use crate::args::{AdminAddress, AdminSocket, RunArgs, Setting};
+use crate::admin::{self, NotReady};
+use crate::args::{AdminAddress, AdminSocket, RunArgs, Settings};
 use crate::cni::{self, Installation};
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, Inputs};
+use crate::inquiry::Knowledge;
 use crate::instance::Instance;
 use crate::liveness::Liveness;
+use crate::log_level::LogControl;
 use crate::metrics::Metrics;
 use crate::overlay_check;
 use crate::signals::StopSignals;
@@ -23,10 +25,10 @@ use crate::story::Story;
 const CHANNEL: usize = 4096;
 
 /// Runs the agent until a signal stops it.
-pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen()?;
     let _instance = Instance::acquire()?;
-    let changed: Vec<_> = changed.iter().map(ToString::to_string).collect();
+    let changed: Vec<_> = settings.changed.iter().map(ToString::to_string).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         settings = changed.join(" "),
@@ -48,12 +50,19 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
         }
     };
     let (configuration, configuration_seen) = watch::channel(None);
+    let (knowledge, inquiries) = Knowledge::new(args, &settings.all, watches.clone(), health_seen.clone());
     let router = admin::router(liveness.clone(), health_seen.clone(), refresh);
     if let AdminSocket::At(path) = &args.admin.admin_socket {
         let listener = admin::bind_socket(path)?;
         let files = args.cni.files.clone();
         let text = move || Some(cni::text(&files, configuration_seen.borrow().as_ref()?));
-        let router = admin::for_root(router.clone(), health_seen, text);
+        let router = admin::for_root(
+            router.clone(),
+            health_seen.clone(),
+            text,
+            Arc::new(knowledge),
+            log,
+        );
         tokio::spawn(axum::serve(listener, router).into_future());
     }
     if let AdminAddress::At(address) = args.admin.admin_address {
@@ -62,28 +71,29 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
         tokio::spawn(axum::serve(listener, router).into_future());
     }
 
-    let api = ApiSettings {
-        kubeconfig: args.cluster.kubeconfig.clone(),
-        server_host: args.cluster.api_server_host.clone(),
-        server_port: args.cluster.api_server_port,
-    };
+    let api = ApiSettings::from(&args.cluster);
     let client = routelet_watcher::connect(&api).await?;
     let (publisher, events) = Publisher::new(client.clone(), args.cluster.node_name.clone());
     tokio::spawn(events);
+    if args.cluster.node_condition {
+        let node_name = args.cluster.node_name.clone();
+        tokio::spawn(condition::keep(client.clone(), node_name, ready(health_seen)));
+    }
 
-    let (cluster, cluster_events) = mpsc::channel(CHANNEL);
+    let (told, cluster) = mpsc::channel(CHANNEL);
+    let inputs = Inputs { cluster, inquiries };
     let story = Story::new(metrics.clone(), publisher);
     let cni = Installation::new(args, configuration);
     let overlay_check = args.overlay_check.overlay_check.rate();
     let overlay_check =
         overlay_check.map(|rate| overlay_check::start(rate, health_to_check, metrics.clone()));
-    let dataplane = Dataplane::open(args, cluster_events, health, liveness, metrics, story, cni)?
-        .telling_ends(overlay_check)
+    let dataplane = Dataplane::open(args, inputs, health, liveness, metrics, story, cni)?
+        .with_overlay_check(overlay_check)
         .spawn()
         .context("cannot start the dataplane's thread")?;
 
     tokio::select! {
-        () = routelet_watcher::run(client, args.cluster.node_name.clone(), cluster, watches) => {
+        () = routelet_watcher::run(client, args.cluster.node_name.clone(), told, watches) => {
             bail!("the watcher has ended");
         }
         _ = dataplane => bail!("the dataplane's thread has ended"),
@@ -92,4 +102,12 @@ pub(crate) async fn run(args: &RunArgs, changed: &[Setting]) -> anyhow::Result<(
         }
     }
     Ok(())
+}
+
+/// Resolves once nothing stands in the way of the node's network.
+async fn ready(mut health: watch::Receiver<NotReady>) {
+    if health.wait_for(Vec::is_empty).await.is_err() {
+        // The dataplane has ended without.
+        std::future::pending::<()>().await;
+    }
 }

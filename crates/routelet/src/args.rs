@@ -3,8 +3,12 @@
 //! What can be wrong with a value is found here, before anything else happens. What the values mean to the
 //! other crates is not this file's concern.
 
+mod asking;
 mod cleanup;
 mod cni;
+mod diff;
+#[cfg(test)]
+mod documented;
 mod explain;
 mod marks;
 mod overlay_check;
@@ -24,8 +28,10 @@ use ipnet::IpNet;
 
 use crate::logging::{LogFilter, LogFormat};
 
+pub(crate) use asking::{LogLevelArgs, Output, StatusArgs};
 pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
+pub(crate) use diff::DiffArgs;
 pub(crate) use marks::MarkArgs;
 pub(crate) use overlay_check::OverlayCheckArgs;
 pub(crate) use underlay::UnderlayArgs;
@@ -41,6 +47,13 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_NOT_READY: u8 = 4;
 /// Exit code where another agent runs in the same network namespace.
 pub(crate) const EXIT_ALREADY_RUNS: u8 = 3;
+
+/// Exit code where the agent is ready, and something is to be looked at.
+pub(crate) const EXIT_IN_TROUBLE: u8 = 5;
+/// Exit code of `routelet diff` where kernel and cluster differ.
+pub(crate) const EXIT_DIFFERS: u8 = 1;
+/// Exit code of `routelet diff` where it could not find out.
+pub(crate) const EXIT_CANNOT_COMPARE: u8 = 6;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -63,6 +76,28 @@ Exit codes:
   2  wrong usage: an unknown flag, a value that is not allowed
   3  the agent runs on this node; nothing was touched";
 
+const STATUS_EXIT_CODES: &str = "\
+Exit codes:
+  0  the agent is ready, and nothing is wrong that it knows of
+  1  the agent could not be asked; standard error says why
+  2  wrong usage: an unknown flag, a value that is not allowed
+  4  the agent is not ready; what it says was shown
+  5  the agent is ready, and something is to be looked at: what is listed under Trouble";
+
+const LOG_LEVEL_EXIT_CODES: &str = "\
+Exit codes:
+  0  what the agent logs was shown, after the change if there was one
+  1  the agent could not be asked; standard error says why
+  2  wrong usage: an unknown flag, a value that is not allowed";
+
+const DIFF_EXIT_CODES: &str = "\
+Exit codes:
+  0  the kernel has what the cluster asks for, and nothing of the agent's beside it
+  1  it differs; the differences were shown
+  2  wrong usage: an unknown flag, a value that is not allowed, a kubeconfig that cannot be used
+  4  not all is known that the wanted objects follow from; standard error says what is missing
+  6  it could not be compared: the API or the kernel could not be read, or the agent not be asked";
+
 /// A node-local routing daemon for Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "routelet", version, max_term_width = 110)]
@@ -77,6 +112,18 @@ pub(crate) enum Command {
     /// Run the agent: watch Pods and Nodes, and keep this node's kernel in the state that they ask for.
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Show this node at a glance, from the running agent: whether the kernel is as it should be, peers, pods, what is
+    /// refused, the last repair.
+    #[command(after_help = STATUS_EXIT_CODES)]
+    Status(Box<StatusArgs>),
+    /// Compare what the cluster asks for with what the kernel has, object by object, and change nothing. Works with an
+    /// agent and without: it reads Pods, Nodes and the kernel itself. The settings are those of the agent that runs on
+    /// this node; where none does, they are given as to run.
+    #[command(after_help = DIFF_EXIT_CODES)]
+    Diff(Box<DiffArgs>),
+    /// Show what the running agent logs, or change it until it starts anew.
+    #[command(after_help = LOG_LEVEL_EXIT_CODES)]
+    LogLevel(Box<LogLevelArgs>),
     /// Put the CNI plugin and its configuration where the container runtime looks for them, as soon as the agent on this
     /// node is ready. The agent does the same with --install-cni, and keeps them there.
     #[command(after_help = INSTALL_CNI_EXIT_CODES)]
@@ -91,7 +138,16 @@ pub(crate) enum Command {
 pub(crate) struct Invocation {
     /// What to do.
     pub(crate) command: Command,
-    /// The settings that differ from their defaults.
+    /// Its settings.
+    pub(crate) settings: Settings,
+}
+
+/// The settings that have a value, in the order of the help text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// All of them.
+    pub(crate) all: Vec<Setting>,
+    /// Those that differ from their defaults.
     pub(crate) changed: Vec<Setting>,
 }
 
@@ -154,6 +210,13 @@ pub(crate) struct ClusterArgs {
     /// Port of the API server, in place of the one that the kubeconfig or the pod's environment names.
     #[arg(long, env = "ROUTELET_API_SERVER_PORT", value_name = "PORT", value_parser = values::port)]
     pub(crate) api_server_port: Option<u16>,
+
+    /// Write the condition NetworkUnavailable of this node's Node object: True while a new node has no network yet, so
+    /// that no pods are sent to it, and False once it has one. Takes the permission to patch nodes/status.
+    #[arg(long, env = "ROUTELET_NODE_CONDITION", value_name = "true|false", default_value = "false",
+        default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set)]
+    pub(crate) node_condition: bool,
 }
 
 /// How packets reach the pods of other nodes.
@@ -364,43 +427,44 @@ where
     let read = || -> Result<Invocation, clap::Error> {
         let matches = cli.try_get_matches_from_mut(&words)?;
         let command = Cli::from_arg_matches(&matches)?.command;
-        if let Command::Run(run) = &command {
-            run.check()
-                .map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
-        }
+        let checked = match &command {
+            Command::Run(args) => args.check(),
+            Command::LogLevel(args) => args.check(),
+            _ => Ok(()),
+        };
+        checked.map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
         Ok(Invocation {
             command,
-            changed: changed(&cli, &matches),
+            settings: settings(&cli, &matches),
         })
     }();
     read.map_err(|error| explain::name_variables(error, &Cli::command(), &words))
 }
 
-/// The settings whose value is not the default one, in the order of the help text.
-fn changed(cli: &clap::Command, matches: &ArgMatches) -> Vec<Setting> {
+/// The settings of the subcommand that was given.
+fn settings(cli: &clap::Command, matches: &ArgMatches) -> Settings {
+    let mut settings = Settings::default();
     let Some((name, matches)) = matches.subcommand() else {
-        return Vec::new();
+        return settings;
     };
-    let Some(command) = cli.find_subcommand(name) else {
-        return Vec::new();
-    };
-    command
-        .get_arguments()
-        .filter_map(|argument| {
-            let flag = argument.get_long()?;
-            let given: Vec<_> = matches.try_get_raw(argument.get_id().as_str()).ok()??.collect();
-            let differs = given != argument.get_default_values();
-            let value = given
-                .iter()
-                .map(|word| word.to_string_lossy())
-                .collect::<Vec<_>>()
-                .join(",");
-            differs.then(|| Setting {
-                flag: flag.to_owned(),
-                value,
-            })
-        })
-        .collect()
+    let arguments = cli.find_subcommand(name).into_iter();
+    for argument in arguments.flat_map(clap::Command::get_arguments) {
+        let raw = matches.try_get_raw(argument.get_id().as_str());
+        let (Some(flag), Ok(Some(given))) = (argument.get_long(), raw) else {
+            continue;
+        };
+        let given: Vec<_> = given.collect();
+        let words: Vec<_> = given.iter().map(|word| word.to_string_lossy()).collect();
+        let setting = Setting {
+            flag: flag.to_owned(),
+            value: words.join(","),
+        };
+        if given != argument.get_default_values() {
+            settings.changed.push(setting.clone());
+        }
+        settings.all.push(setting);
+    }
+    settings
 }
 
 impl RunArgs {

@@ -4,25 +4,31 @@
 //! No timer stands between an event and its effect. While a batch is in the kernel, what arrives waits and
 //! makes up the next one.
 
+mod view;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use routelet_model::{ClusterEvent, IfName, Key, Kind, PerFamily};
+use routelet_model::{ClusterEvent, IfName, Key, Kind};
 use routelet_netlink::Kernel;
-use routelet_planner::{NftSettings, OverlayChange, Plan, Planner, Settings, VxlanSettings};
-use routelet_reconciler::{Ownership, Progress, Reconciler};
+use routelet_planner::{Plan, Planner};
+use routelet_reconciler::{Progress, Reconciler};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
-use crate::args::{NexthopObjects, NftArgs, RunArgs};
+use crate::args::RunArgs;
 use crate::cni::Installation;
 use crate::encapsulation;
 use crate::firewall::Firewall;
+use crate::inquiry::Inquiry;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::node::{self, Opened};
+use crate::overlay_check::OverlayCheck;
 use crate::saved_sysctls;
+use crate::state::KernelState;
 use crate::story::Story;
 
 /// Cluster events taken in before the kernel is written to.
@@ -30,6 +36,14 @@ const EVENTS_AT_ONCE: usize = 128;
 
 /// Refused objects that are named as reasons why the agent is not ready.
 const REASONS_AT_MOST: usize = 10;
+
+/// What comes to the loop from the rest of the agent.
+pub(crate) struct Inputs {
+    /// What the watcher tells.
+    pub(crate) cluster: mpsc::Receiver<ClusterEvent>,
+    /// Who wants to know how things are.
+    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
+}
 
 /// The loop's state.
 pub(crate) struct Dataplane {
@@ -39,15 +53,16 @@ pub(crate) struct Dataplane {
     firewall: Firewall,
     cni: Installation,
     devices: Vec<IfName>,
-    cluster: mpsc::Receiver<ClusterEvent>,
+    inputs: Inputs,
     events: Vec<ClusterEvent>,
+    features: KernelState,
     audit_interval: Duration,
     health: watch::Sender<NotReady>,
     liveness: Liveness,
     metrics: Arc<Metrics>,
     story: Story,
-    /// Takes what there is to test of the way to other nodes, where it is tested.
-    overlay_check: Option<mpsc::UnboundedSender<OverlayChange>>,
+    /// The test of the way to other nodes, where it is made.
+    overlay_check: Option<OverlayCheck>,
     started: Instant,
     ready: bool,
 }
@@ -56,7 +71,7 @@ impl Dataplane {
     /// Opens the kernel of the calling thread's network namespace.
     pub(crate) fn open(
         args: &RunArgs,
-        cluster: mpsc::Receiver<ClusterEvent>,
+        inputs: Inputs,
         health: watch::Sender<NotReady>,
         liveness: Liveness,
         metrics: Arc<Metrics>,
@@ -64,20 +79,15 @@ impl Dataplane {
         cni: Installation,
     ) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let devices = encapsulation::devices(&args.marks, Some(args.overlay.encapsulation))?;
-        let config = args.marks.kernel_config(devices, args.kernel.receive_buffer);
-        let ownership = Ownership {
-            protocol: config.protocol,
-            devices: config.devices.clone(),
-            interface_prefix: config.interface_prefix.clone(),
-        };
-        let devices = config.devices.clone();
-        let mut kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
-        kernel.follow_ways_to(args.underlay.underlay.destinations());
+        let Opened {
+            kernel,
+            ownership,
+            planner,
+        } = node::open(args)?;
         saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
-        let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
-        let checksum_offload = encapsulation::checksum_offload(args.overlay.vxlan_checksum_offload, features);
+        let nexthop_objects = planner.nexthop_objects;
+        let checksum_offload = planner.vxlan.checksum_offload;
         tracing::info!(
             release = features.kernel_release,
             nexthop_objects,
@@ -97,21 +107,22 @@ impl Dataplane {
             );
         }
         let nftables = features.nftables;
+        let features = KernelState {
+            release: features.kernel_release.clone(),
+            nexthop_objects,
+            nftables,
+        };
         metrics.set_nexthop_objects(nexthop_objects);
         Ok(Self {
-            planner: Planner::new(planner_settings(
-                args,
-                nexthop_objects,
-                nftables,
-                checksum_offload,
-            )?),
+            planner: Planner::new(planner),
             plan: Plan::default(),
+            devices: ownership.devices.clone(),
             reconciler: Reconciler::new(kernel, ownership, started),
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
             cni,
-            devices,
-            cluster,
+            inputs,
             events: Vec::new(),
+            features,
             audit_interval: args.kernel.audit_interval,
             health,
             liveness,
@@ -124,9 +135,9 @@ impl Dataplane {
     }
 
     /// The same, telling what there is to test of the way to other nodes.
-    pub(crate) fn telling_ends(self, to: Option<mpsc::UnboundedSender<OverlayChange>>) -> Self {
+    pub(crate) fn with_overlay_check(self, overlay_check: Option<OverlayCheck>) -> Self {
         Self {
-            overlay_check: to,
+            overlay_check,
             ..self
         }
     }
@@ -167,11 +178,12 @@ impl Dataplane {
                 .fold(audit, Instant::min);
             self.liveness.idle();
             tokio::select! {
-                count = self.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
+                count = self.inputs.cluster.recv_many(&mut self.events, EVENTS_AT_ONCE) => {
                     if count == 0 {
                         return;
                     }
                 }
+                Some(inquiry) = self.inputs.inquiries.recv() => self.answer(inquiry),
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
                 () = self.cni.changed() => {}
@@ -215,8 +227,11 @@ impl Dataplane {
             let report = self.reconciler.take_report();
             repaired |= !report.repairs.is_empty();
             self.story.reconciled(report);
+            while let Ok(inquiry) = self.inputs.inquiries.try_recv() {
+                self.answer(inquiry);
+            }
             while self.events.len() < EVENTS_AT_ONCE
-                && let Ok(event) = self.cluster.try_recv()
+                && let Ok(event) = self.inputs.cluster.try_recv()
             {
                 self.events.push(event);
             }
@@ -247,8 +262,7 @@ impl Dataplane {
         }
         for change in self.plan.overlay.drain(..) {
             if let Some(check) = &self.overlay_check {
-                // One that has ended has said why.
-                let _ = check.send(change);
+                check.tell(change);
             }
         }
         changed
@@ -315,45 +329,6 @@ impl Dataplane {
             _ => false,
         }
     }
-}
-
-fn planner_settings(
-    args: &RunArgs,
-    nexthop_objects: bool,
-    nftables: bool,
-    checksum_offload: Option<bool>,
-) -> anyhow::Result<Settings> {
-    let NftArgs {
-        masquerade,
-        masquerade_except,
-        pod_cidrs,
-        ..
-    } = &args.nft;
-    let nft = NftSettings {
-        masquerade: *masquerade,
-        masquerade_except: [masquerade_except.as_slice(), pod_cidrs].concat(),
-    };
-    Ok(Settings {
-        node_name: args.cluster.node_name.clone(),
-        encapsulation: encapsulation::of(args.overlay.encapsulation),
-        underlay: args.underlay.underlay.clone(),
-        ipip_device: encapsulation::ipip_device()?,
-        vxlan: VxlanSettings {
-            device: PerFamily::<IfName> {
-                v4: args.marks.vxlan_device,
-                v6: args.marks.vxlan_device_v6,
-            },
-            vni: args.overlay.vxlan_vni,
-            port: args.overlay.vxlan_port,
-            checksum_offload,
-        },
-        mtu: args.overlay.mtu.bytes(),
-        interface_prefix: args.marks.interface_prefix.clone(),
-        nexthop_objects,
-        allow_any_pod_address: args.kernel.allow_any_pod_address,
-        overlay_check: args.overlay_check.overlay_check.rate().is_some(),
-        nft: nftables.then_some(nft),
-    })
 }
 
 /// An interval, made up to a tenth shorter or longer, so that the nodes of a cluster don't act at once.

@@ -54,6 +54,11 @@ impl Firewall {
         })
     }
 
+    /// The chains that drop, as they were last seen.
+    pub(crate) fn dropping_chains(&self) -> &BTreeMap<DroppingChain, Passage> {
+        &self.told
+    }
+
     /// Waits until someone has changed rules or chains.
     pub(crate) async fn ready(&mut self) {
         self.forwarding.ready().await;

@@ -3,15 +3,19 @@
 //! They go to standard error. Standard output belongs to what a subcommand was asked for, so that it can be
 //! piped, and `kubectl logs` shows both.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::log_level::LogControl;
 
 /// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,7 +28,39 @@ pub(crate) enum LogFormat {
 
 /// What is logged: a level for the agent, and levels for single modules and libraries.
 #[derive(Debug, Clone)]
-pub(crate) struct LogFilter(Targets);
+pub(crate) struct LogFilter {
+    /// As it was given.
+    text: String,
+    targets: Targets,
+    /// The most that any target logs.
+    most_verbose: LevelFilter,
+}
+
+/// As it was given.
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl LogFilter {
+    /// The same for tracing.
+    pub(crate) fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// The most that any target logs, for libraries that use `log`.
+    pub(crate) fn most_verbose(&self) -> log::LevelFilter {
+        match self.most_verbose.into_level() {
+            None => log::LevelFilter::Off,
+            Some(Level::ERROR) => log::LevelFilter::Error,
+            Some(Level::WARN) => log::LevelFilter::Warn,
+            Some(Level::INFO) => log::LevelFilter::Info,
+            Some(Level::DEBUG) => log::LevelFilter::Debug,
+            Some(Level::TRACE) => log::LevelFilter::Trace,
+        }
+    }
+}
 
 /// Modules of the agent: `routelet` and all crates whose name begins so.
 const OWN: &str = "routelet";
@@ -51,12 +87,18 @@ impl FromStr for LogFilter {
             }
         }
         let quiet = QUIET.map(|(target, most)| (target.to_owned(), most.min(level)));
+        let levels = asked_for.iter().map(|(_, level)| *level);
+        let most_verbose = levels.fold(level, LevelFilter::max);
         let targets = Targets::new()
             .with_default(level.min(LevelFilter::WARN))
             .with_target(OWN, level)
             .with_targets(quiet)
             .with_targets(asked_for);
-        Ok(Self(targets))
+        Ok(Self {
+            text: text.to_owned(),
+            targets,
+            most_verbose,
+        })
     }
 }
 
@@ -71,12 +113,14 @@ fn parse_level(text: &str) -> Result<LevelFilter, String> {
 
 /// Sends the log of the whole program to standard error, that of libraries which use `log` included. Fails
 /// where that was done before.
-pub(crate) fn init(format: LogFormat, filter: LogFilter) -> Result<(), TryInitError> {
+pub(crate) fn init(format: LogFormat, filter: LogFilter) -> Result<LogControl, TryInitError> {
     let colours =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (control, filter) = LogControl::new(filter);
     tracing_subscriber::registry()
-        .with(layer(format, colours, io::stderr).with_filter(filter.0))
-        .try_init()
+        .with(layer(format, colours, io::stderr).with_filter(filter))
+        .try_init()?;
+    Ok(control)
 }
 
 fn layer<S, W>(format: LogFormat, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -105,15 +149,13 @@ where
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use tracing::Level;
-
     use super::*;
 
     fn enabled(filter: &str, target: &str, level: Level) -> bool {
         filter
             .parse::<LogFilter>()
             .unwrap()
-            .0
+            .targets
             .would_enable(target, &level)
     }
 

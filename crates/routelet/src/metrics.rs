@@ -369,7 +369,6 @@ fn short_times() -> impl Iterator<Item = f64> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::Path;
     use std::time::Instant;
 
     use routelet_watcher::ErrorKind;
@@ -505,24 +504,8 @@ mod tests {
         table
     }
 
-    /// With `ROUTELET_WRITE_DOCS=1` in the environment, this writes the table in place of checking it.
     #[test]
     fn the_documentation_lists_every_family() {
-        const BEGIN: &str =
-            "<!-- made from the source: ROUTELET_WRITE_DOCS=1 cargo test -p routelet metrics -->\n";
-        const END: &str = "<!-- end -->\n";
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-        let page = std::fs::read_to_string(&path).unwrap();
-        let (before, rest) = page.split_once(BEGIN).unwrap();
-        let (written, after) = rest.split_once(END).unwrap();
-        if std::env::var_os("ROUTELET_WRITE_DOCS").is_some() {
-            std::fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
-        } else {
-            assert_eq!(
-                written,
-                table(),
-                "docs/metrics.md is out of step: run with ROUTELET_WRITE_DOCS=1"
-            );
-        }
+        crate::documented::compare("metrics.md", &table());
     }
 }

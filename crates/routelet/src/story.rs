@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use routelet_model::{Family, Key, Kind, Node};
@@ -24,6 +24,9 @@ pub(crate) struct Story {
     refused: BTreeMap<&'static str, usize>,
     written: u64,
     removed: u64,
+    repairs: u64,
+    last_repair: Option<(Instant, Repaired)>,
+    last_resync: Option<(Instant, Duration)>,
 }
 
 impl Story {
@@ -34,13 +37,34 @@ impl Story {
             refused: BTreeMap::new(),
             written: 0,
             removed: 0,
+            repairs: 0,
+            last_repair: None,
+            last_resync: None,
         }
+    }
+
+    /// How many repairs there have been, and when the last one was and of what.
+    pub(crate) fn repairs(&self) -> (u64, Option<&(Instant, Repaired)>) {
+        (self.repairs, self.last_repair.as_ref())
+    }
+
+    /// When everything was last compared with the kernel, and how long that took.
+    pub(crate) fn last_resync(&self) -> Option<(Instant, Duration)> {
+        self.last_resync
     }
 
     /// What the reconciler did.
     pub(crate) fn reconciled(&mut self, report: Report) {
         // Who sees a repair counted finds its operations counted as well.
         self.count(&report);
+        let now = Instant::now();
+        self.repairs += report.repairs.len() as u64;
+        if let Some(repair) = report.repairs.last() {
+            self.last_repair = Some((now, repair.clone()));
+        }
+        if let Some(took) = report.resyncs.last() {
+            self.last_resync = Some((now, *took));
+        }
         self.repaired(&report.repairs);
         tell_refused(&report.refused);
         let by_kind = report

@@ -1,16 +1,14 @@
 //! From the decoded objects to the model's Pods and Nodes. What cannot be read is set aside, by field and
 //! value, and the rest of the object counts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use routelet_model::{
-    MacAddr, Node, NodeAddress, NodeAddressKind, NodeOverrides, PerFamily, Pod, PodId, Unreadable,
-};
+use ipnet::IpNet;
+use routelet_model::{Node, NodeAddress, NodeAddressKind, Pod, PodId, Unreadable};
 use serde_json::Value;
 
-use crate::slim::{Annotations, Metadata, SlimNode, SlimPod};
+use crate::slim::{Metadata, SlimNode, SlimPod};
 
 /// Longest piece of an unreadable value that is kept, in characters.
 const KEPT_CHARS: usize = 100;
@@ -102,6 +100,8 @@ pub(crate) fn node(slim: SlimNode) -> Option<Node> {
         addresses,
         pod_subnets,
         overrides: reader.overrides(&metadata.annotations),
+        ipip_address: reader.ipip_address(&metadata.annotations),
+        flannel: reader.flannel(&metadata.annotations),
         unreadable: reader.unreadable,
     })
 }
@@ -113,19 +113,24 @@ fn is_empty_list(value: &Value) -> bool {
 
 /// Reads values and gathers those that cannot be read.
 #[derive(Default)]
-struct Reader {
-    unreadable: Vec<Unreadable>,
+pub(crate) struct Reader {
+    pub(crate) unreadable: Vec<Unreadable>,
 }
 
 impl Reader {
-    fn refuse(&mut self, field: &'static str, wanted: &'static str, value: &Value) {
+    pub(crate) fn refuse(&mut self, field: &'static str, wanted: &'static str, value: &Value) {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let value = text.chars().take(KEPT_CHARS).collect();
         self.unreadable.push(Unreadable { field, value, wanted });
     }
 
     /// The value of a text; `None` where there is no text, an empty or an unreadable one.
-    fn parse<T: FromStr>(&mut self, field: &'static str, wanted: &'static str, value: &Value) -> Option<T> {
+    pub(crate) fn parse<T: FromStr>(
+        &mut self,
+        field: &'static str,
+        wanted: &'static str,
+        value: &Value,
+    ) -> Option<T> {
         match value {
             Value::Null => None,
             Value::String(text) if text.is_empty() => None,
@@ -167,53 +172,6 @@ impl Reader {
         let field = "metadata.creationTimestamp";
         self.parse::<jiff::Timestamp>(field, "an RFC 3339 time", &metadata.creation_timestamp)
             .map_or(0, jiff::Timestamp::as_second)
-    }
-
-    fn overrides(&mut self, annotations: &Annotations) -> PerFamily<NodeOverrides> {
-        const MAC: &str = "a MAC address";
-        let v4 = NodeOverrides {
-            underlay: self
-                .parse::<Ipv4Net>(
-                    "metadata.annotations[projectcalico.org/IPv4Address]",
-                    "an IPv4 address with its prefix length, as in 192.168.0.7/24",
-                    &annotations.underlay_v4,
-                )
-                .map(IpNet::V4),
-            tunnel_address: self
-                .parse::<Ipv4Addr>(
-                    "metadata.annotations[projectcalico.org/IPv4VXLANTunnelAddr]",
-                    "an IPv4 address",
-                    &annotations.tunnel_v4,
-                )
-                .map(IpAddr::V4),
-            vtep_mac: self.parse::<MacAddr>(
-                "metadata.annotations[projectcalico.org/VXLANTunnelMACAddr]",
-                MAC,
-                &annotations.mac_v4,
-            ),
-        };
-        let v6 = NodeOverrides {
-            underlay: self
-                .parse::<Ipv6Net>(
-                    "metadata.annotations[projectcalico.org/IPv6Address]",
-                    "an IPv6 address with its prefix length, as in fd00::7/64",
-                    &annotations.underlay_v6,
-                )
-                .map(IpNet::V6),
-            tunnel_address: self
-                .parse::<Ipv6Addr>(
-                    "metadata.annotations[projectcalico.org/IPv6VXLANTunnelAddr]",
-                    "an IPv6 address",
-                    &annotations.tunnel_v6,
-                )
-                .map(IpAddr::V6),
-            vtep_mac: self.parse::<MacAddr>(
-                "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]",
-                MAC,
-                &annotations.mac_v6,
-            ),
-        };
-        PerFamily { v4, v6 }
     }
 }
 
@@ -268,7 +226,7 @@ mod tests {
                 (NodeAddressKind::External, "203.0.113.1".to_owned()),
             ]
         );
-        assert_eq!(node.overrides, PerFamily::default());
+        assert_eq!((node.overrides, node.flannel), Default::default());
         assert!(node.unreadable.is_empty());
     }
 
@@ -289,42 +247,6 @@ mod tests {
         let pod =
             read_pod(json!({"metadata": {"name": "p", "namespace": "d"}, "status": {"podIP": "10.1.1.1"}}));
         assert_eq!(pod.addresses, ["10.1.1.1".parse::<IpAddr>().unwrap()]);
-    }
-
-    #[test]
-    fn calicos_annotations() {
-        let node = read_node(json!({"metadata": {"name": "n", "annotations": {
-            "projectcalico.org/IPv4Address": "192.168.0.7/24",
-            "projectcalico.org/IPv4VXLANTunnelAddr": "10.244.7.0",
-            "projectcalico.org/VXLANTunnelMACAddr": "66:00:00:00:00:07",
-            "projectcalico.org/IPv6Address": "fd00::7/64",
-            "projectcalico.org/IPv6VXLANTunnelAddr": "192.168.0.1",
-            "projectcalico.org/VXLANTunnelMACAddrV6": 7,
-        }}}));
-        let v4 = node.overrides.v4;
-        assert_eq!(
-            v4.underlay,
-            Some("192.168.0.7/24".parse().unwrap()),
-            "host bits stay"
-        );
-        assert_eq!(v4.tunnel_address, Some("10.244.7.0".parse().unwrap()));
-        assert_eq!(v4.vtep_mac, Some("66:00:00:00:00:07".parse().unwrap()));
-        let v6 = node.overrides.v6;
-        assert_eq!(v6.underlay, Some("fd00::7/64".parse().unwrap()));
-        assert_eq!((v6.tunnel_address, v6.vtep_mac), (None, None));
-        assert_eq!(
-            unreadable(&node.unreadable),
-            [
-                (
-                    "metadata.annotations[projectcalico.org/IPv6VXLANTunnelAddr]",
-                    "192.168.0.1"
-                ),
-                (
-                    "metadata.annotations[projectcalico.org/VXLANTunnelMACAddrV6]",
-                    "7"
-                ),
-            ]
-        );
     }
 
     #[test]

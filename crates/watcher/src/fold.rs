@@ -80,6 +80,8 @@ mod tests {
             addresses: Vec::new(),
             pod_subnets: vec![subnet.parse().unwrap()],
             overrides: Default::default(),
+            ipip_address: None,
+            flannel: None,
             unreadable: Vec::new(),
         };
         (name.to_owned(), node)

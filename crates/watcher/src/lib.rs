@@ -1,11 +1,14 @@
 //! Kubernetes list and watch, from Pods and Nodes to cluster events.
 //!
 //! [`connect`] makes a client from a kubeconfig or the pod's own credentials, [`run`] watches for ever and sends
-//! a [`ClusterEvent`] for each change that counts, [`Status`] says how the watches stand, and [`events`] is the
-//! way back: Kubernetes Events about Nodes and Pods. Nothing here knows the kernel.
+//! a [`ClusterEvent`] for each change that counts, [`Status`] says how the watches stand, and [`events`] and
+//! [`condition`] are the way back: Kubernetes Events about Nodes and Pods, and this Node's NetworkUnavailable. Nothing
+//! here knows the kernel.
 
+mod annotations;
 mod backoff;
 mod client;
+pub mod condition;
 mod convert;
 mod error;
 pub mod events;

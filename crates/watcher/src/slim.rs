@@ -28,7 +28,7 @@ pub(crate) struct Metadata {
     pub(crate) annotations: Annotations,
 }
 
-/// The annotations with which a node that runs Calico describes itself.
+/// The annotations with which a node that runs Calico, or flannel, describes itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Annotations {
@@ -40,10 +40,24 @@ pub(crate) struct Annotations {
     pub(crate) tunnel_v4: Value,
     #[serde(rename = "projectcalico.org/IPv6VXLANTunnelAddr")]
     pub(crate) tunnel_v6: Value,
+    #[serde(rename = "projectcalico.org/IPv4IPIPTunnelAddr")]
+    pub(crate) ipip: Value,
     #[serde(rename = "projectcalico.org/VXLANTunnelMACAddr")]
     pub(crate) mac_v4: Value,
     #[serde(rename = "projectcalico.org/VXLANTunnelMACAddrV6")]
     pub(crate) mac_v6: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/kube-subnet-manager")]
+    pub(crate) flannel: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/backend-type")]
+    pub(crate) flannel_backend: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/backend-data")]
+    pub(crate) flannel_data_v4: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/backend-v6-data")]
+    pub(crate) flannel_data_v6: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/public-ip")]
+    pub(crate) flannel_underlay_v4: Value,
+    #[serde(rename = "flannel.alpha.coreos.com/public-ipv6")]
+    pub(crate) flannel_underlay_v6: Value,
 }
 
 /// A Pod.

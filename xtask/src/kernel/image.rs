@@ -126,6 +126,16 @@ impl Image<'_> {
                     .arg(to.join("kernel").join(part)),
             )?;
         }
+        // Newer kernels' are compressed, which the virtual machine would undo again and again.
+        succeed(
+            Command::new("sh")
+                .args([
+                    "-c",
+                    r#"find "$0" -name '*.ko.xz' -exec xz --decompress --threads=1 {} +"#,
+                ])
+                .arg(&to),
+        )
+        .context("Debian: the package xz-utils")?;
         for list in MODULE_LISTS {
             fs::copy(kernel.modules.join(list), to.join(list))?;
         }

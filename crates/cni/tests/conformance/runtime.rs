@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use routelet_cni::{CniResult, Lease, read_leases};
@@ -249,14 +250,18 @@ fn node() -> (Netns, Netns) {
     (node, uplink)
 }
 
-/// Links beside `lo`.
+/// Links beside those that each new namespace has: `lo`, and where the module ipip is loaded `tunl0`.
 pub(crate) fn links(netns: &Netns) -> Vec<String> {
+    static IN_EACH: LazyLock<Vec<String>> = LazyLock::new(|| all_links(&Netns::new().unwrap()));
+    let mut links = all_links(netns);
+    links.retain(|link| !IN_EACH.contains(link));
+    links
+}
+
+fn all_links(netns: &Netns) -> Vec<String> {
     let links = Setup::open_in(netns).unwrap().links().unwrap();
     let names = links.into_iter().filter_map(|link| link.name);
-    names
-        .map(|name| name.to_string())
-        .filter(|name| name != "lo")
-        .collect()
+    names.map(|name| name.to_string()).collect()
 }
 
 impl Sandbox {

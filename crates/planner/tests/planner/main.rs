@@ -5,6 +5,7 @@
     reason = "the makers of facts panic where a test is wrong"
 )]
 
+mod flannel;
 mod modes;
 mod nft;
 mod overlay;

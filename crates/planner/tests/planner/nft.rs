@@ -1,6 +1,6 @@
 //! What the nft table holds, whoever overlaps with whom.
 
-use routelet_model::{Key, NftSet, Object, PerFamily};
+use routelet_model::{ClusterEvent, Key, NftSet, Object, PerFamily, Resource};
 
 use crate::support::*;
 
@@ -190,4 +190,19 @@ fn an_address_of_two_nodes_stays_as_long_as_one_of_them() {
     assert!(world.elements(NftSet::Nodes).contains(&"192.168.0.2".to_owned()));
     world.node_gone("node-b-2");
     assert!(!world.elements(NftSet::Nodes).contains(&"192.168.0.2".to_owned()));
+}
+
+/// Rules that came before the Nodes would drop what these send, and masquerade what goes to their pods.
+#[test]
+fn rules_wait_until_all_nodes_are_told() {
+    let mut world = World::empty(mk_nft_settings(true));
+    world.host(&own_host());
+    world.node(own_node());
+    assert!(world.wanted.contains_key(&Key::NftTable));
+    world.node(mk_node("node-b", 1, &["192.168.0.2"], &["10.2.0.0/24"]));
+    assert!(!world.wanted.contains_key(&Key::NftRules));
+    world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    assert!(world.wanted.contains_key(&Key::NftRules));
+    let again = world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    assert!(again.changes.is_empty());
 }

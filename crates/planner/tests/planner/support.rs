@@ -64,6 +64,8 @@ pub(crate) fn mk_node(name: &str, created: i64, internal: &[&str], subnets: &[&s
             .collect(),
         pod_subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
         overrides: PerFamily::default(),
+        ipip_address: None,
+        flannel: None,
         unreadable: Vec::new(),
     }
 }

@@ -6,10 +6,9 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use routelet_model::{
@@ -22,7 +21,7 @@ use routelet_reconciler::{Kernel, Ownership, Progress, Reconciler, Report};
 pub(crate) const PROTOCOL: u8 = 80;
 
 /// What the kernel does in place of carrying an operation out.
-type Script = Box<dyn FnMut(&Operation) -> Option<Error>>;
+type Script = Box<dyn FnMut(&Operation) -> Option<Error> + Send>;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -44,11 +43,11 @@ pub(crate) struct State {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct FakeKernel(pub(crate) Rc<RefCell<State>>);
+pub(crate) struct FakeKernel(pub(crate) Arc<Mutex<State>>);
 
 impl Kernel for FakeKernel {
     fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.0.lock().unwrap();
         for (index, operation) in operations.iter().enumerate() {
             state.operations.push(operation.clone());
             let mut script = state.script.take();
@@ -66,7 +65,7 @@ impl Kernel for FakeKernel {
         link: Option<IfName>,
         visit: &mut dyn FnMut(Key, Object),
     ) -> Result<(), Error> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.0.lock().unwrap();
         state.dumps += 1;
         let shown: Vec<_> = state
             .objects
@@ -96,7 +95,7 @@ impl Kernel for FakeKernel {
     }
 
     fn dump_others(&mut self, visit: &mut dyn FnMut(Key, Object)) -> Result<(), Error> {
-        for (key, object) in &self.0.borrow().objects {
+        for (key, object) in &self.0.lock().unwrap().objects {
             if matches!((key, object), (Key::Route { .. }, Object::Foreign { protocol }) if *protocol != PROTOCOL)
             {
                 visit(*key, object.clone());
@@ -106,7 +105,7 @@ impl Kernel for FakeKernel {
     }
 
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
-        let state = self.0.borrow();
+        let state = self.0.lock().unwrap();
         if sysctl
             .link
             .is_some_and(|link| !state.objects.contains_key(&Key::Link(link)))
@@ -120,7 +119,7 @@ impl Kernel for FakeKernel {
     }
 
     fn checksum_offload(&mut self, link: IfName) -> Result<Option<bool>, Error> {
-        let state = self.0.borrow();
+        let state = self.0.lock().unwrap();
         if !state.objects.contains_key(&Key::Link(link)) {
             return Ok(None);
         }
@@ -132,7 +131,7 @@ impl Kernel for FakeKernel {
     }
 
     fn host(&mut self) -> Result<Host, Error> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.0.lock().unwrap();
         state.host_reads += 1;
         if state.host_fails {
             return Err(kernel_error(nix::libc::ENOBUFS));
@@ -141,7 +140,7 @@ impl Kernel for FakeKernel {
     }
 
     fn flush_flows(&mut self, addresses: Vec<IpAddr>) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.0.lock().unwrap();
         let objects = state.objects.clone();
         state.flushes.push((addresses.clone(), objects));
         let result = match state.flush_error {
@@ -152,7 +151,7 @@ impl Kernel for FakeKernel {
     }
 
     fn drain(&mut self, hints: &mut Vec<Hint>) {
-        hints.append(&mut self.0.borrow_mut().hints);
+        hints.append(&mut self.0.lock().unwrap().hints);
     }
 }
 
@@ -247,14 +246,14 @@ impl Bench {
             let host = self.reconciler.host_if_changed(self.now);
             if let Progress::Idle(next) = progress
                 && host.is_ok()
-                && self.kernel.0.borrow().hints.is_empty()
+                && self.kernel.0.lock().unwrap().hints.is_empty()
             {
                 return next;
             }
         }
         panic!(
             "no rest after 1000 steps: {:?}",
-            self.kernel.0.borrow().operations
+            self.kernel.0.lock().unwrap().operations
         );
     }
 
@@ -269,11 +268,11 @@ impl Bench {
     }
 
     pub(crate) fn hint(&self, hint: Hint) {
-        self.kernel.0.borrow_mut().hints.push(hint);
+        self.kernel.0.lock().unwrap().hints.push(hint);
     }
 
     pub(crate) fn objects(&self) -> BTreeMap<Key, Object> {
-        self.kernel.0.borrow().objects.clone()
+        self.kernel.0.lock().unwrap().objects.clone()
     }
 
     pub(crate) fn holds(&self, objects: impl IntoIterator<Item = (Key, Object)>) -> bool {
@@ -285,23 +284,28 @@ impl Bench {
 
     /// Changes the kernel behind the reconciler's back, without a word.
     pub(crate) fn meddle(&self, key: Key, object: Option<Object>) {
-        let mut state = self.kernel.0.borrow_mut();
+        let mut state = self.kernel.0.lock().unwrap();
         match object {
             Some(object) => state.objects.insert(key, object),
             None => state.objects.remove(&key),
         };
     }
 
-    pub(crate) fn script(&self, script: impl FnMut(&Operation) -> Option<Error> + 'static) {
-        self.kernel.0.borrow_mut().script = Some(Box::new(script));
+    pub(crate) fn script(&self, script: impl FnMut(&Operation) -> Option<Error> + Send + 'static) {
+        self.kernel.0.lock().unwrap().script = Some(Box::new(script));
     }
 
     /// Takes the operations that arrived since the last call.
     pub(crate) fn operations(&self) -> Vec<(Verb, Key)> {
-        std::mem::take(&mut self.kernel.0.borrow_mut().operations)
+        std::mem::take(&mut self.kernel.0.lock().unwrap().operations)
             .iter()
             .map(|o| (o.verb, o.key))
             .collect()
+    }
+
+    /// Takes what was told to be forgotten by connection tracking since the last call.
+    pub(crate) fn flushes(&self) -> Vec<(Vec<IpAddr>, BTreeMap<Key, Object>)> {
+        std::mem::take(&mut self.kernel.0.lock().unwrap().flushes)
     }
 
     pub(crate) fn report(&mut self) -> Report {
@@ -311,7 +315,7 @@ impl Bench {
     pub(crate) fn forget_past(&mut self) {
         self.operations();
         self.report();
-        self.kernel.0.borrow_mut().dumps = 0;
+        self.kernel.0.lock().unwrap().dumps = 0;
     }
 }
 

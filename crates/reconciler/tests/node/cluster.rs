@@ -90,6 +90,8 @@ impl Peer {
             ],
             pod_subnets: vec![net(&format!("10.0.{subnet}.0/24"))],
             overrides: PerFamily::default(),
+            ipip_address: None,
+            flannel: None,
             unreadable: Vec::new(),
         };
         if v6 {

@@ -22,7 +22,8 @@ fn clap_finds_no_fault_with_the_definition() {
 #[test]
 fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
     let cli = Cli::command();
-    for argument in cli.get_subcommands().flat_map(clap::Command::get_arguments) {
+    let arguments = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    for argument in arguments.filter(|argument| !argument.is_positional()) {
         let flag = argument.get_long().unwrap();
         let variable = format!("ROUTELET_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{flag}");
@@ -54,6 +55,7 @@ fn defaults_are_those_of_the_design() {
     );
     assert_eq!(underlay.underlay.to_string(), "internal-ip");
     assert_eq!(overlay_check.overlay_check.rate(), None);
+    assert!(!cluster.node_condition);
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
     assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
     assert_eq!(marks.vxlan_device_v6.as_str(), "vxlan-v6.calico");
@@ -92,7 +94,7 @@ fn defaults_are_those_of_the_design() {
 #[test]
 fn tells_the_settings_that_differ_from_the_defaults() {
     let told = |words| {
-        let changed = run(words).unwrap().changed;
+        let changed = run(words).unwrap().settings.changed;
         changed
             .into_iter()
             .map(|setting| (setting.flag, setting.value))

@@ -6,6 +6,7 @@
 mod table;
 mod tell;
 mod verdict;
+mod verdicts;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -22,20 +23,35 @@ use crate::admin::NotReady;
 use crate::metrics::Metrics;
 use table::{Probe, Table};
 use tell::Teller;
+use verdict::Verdict;
+use verdicts::Verdicts;
 
 /// Peers that are told at once are asked first within this time, each node's in another order.
 const SPREAD: Duration = Duration::from_secs(1);
 
-/// Begins to test as soon as the agent is ready, with so many probes a second at most. What is returned takes what there
-/// is to test; the test ends when it is dropped.
-pub(crate) fn start(
-    rate: u32,
-    ready: watch::Receiver<NotReady>,
-    metrics: Arc<Metrics>,
-) -> mpsc::UnboundedSender<OverlayChange> {
+/// The check, to those who do not do it. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct OverlayCheck {
+    changes: mpsc::UnboundedSender<OverlayChange>,
+    /// What is held of each way.
+    pub(crate) verdicts: Verdicts,
+}
+
+impl OverlayCheck {
+    /// Tells what there is to test.
+    pub(crate) fn tell(&self, change: OverlayChange) {
+        // One that has ended has said why.
+        let _ = self.changes.send(change);
+    }
+}
+
+/// Begins to test as soon as the agent is ready, with so many probes a second at most.
+pub(crate) fn start(rate: u32, ready: watch::Receiver<NotReady>, metrics: Arc<Metrics>) -> OverlayCheck {
     let (sender, changes) = mpsc::unbounded_channel();
     let random = RandomState::new();
+    let verdicts = Verdicts::default();
     let check = Check {
+        verdicts: verdicts.clone(),
         table: Table::new(rate, Instant::now()),
         teller: Teller::new(metrics),
         sockets: PerFamily::default(),
@@ -44,12 +60,16 @@ pub(crate) fn start(
         random,
     };
     tokio::spawn(check.run(rate, ready));
-    sender
+    OverlayCheck {
+        changes: sender,
+        verdicts,
+    }
 }
 
 struct Check {
     table: Table,
     teller: Teller,
+    verdicts: Verdicts,
     sockets: PerFamily<Socket>,
     changes: mpsc::UnboundedReceiver<OverlayChange>,
     random: RandomState,
@@ -137,6 +157,7 @@ impl Check {
             .iter()
             .any(|outcome| outcome.verdict[0] != outcome.verdict[1]);
         for outcome in &outcomes {
+            self.verdicts.set(&outcome.peer, Some(outcome.verdict[1]));
             self.teller.outcome(outcome);
         }
         if changed {
@@ -158,8 +179,20 @@ impl Check {
                 SPREAD.mul_f64((self.random.hash_one(node) % 1024) as f64 / 1024.0)
             }
         };
+        let comes = match &change {
+            OverlayChange::Peer {
+                node,
+                family,
+                address: Some(_),
+            } => Some((node.as_str().into(), *family)),
+            _ => None,
+        };
         if let Some((peer, _)) = self.table.change(change, Instant::now(), delay) {
             self.teller.gone(&peer);
+            self.verdicts.set(&peer, None);
+        }
+        if let Some(peer) = comes {
+            self.verdicts.set(&peer, Some(Verdict::Unknown));
         }
     }
 

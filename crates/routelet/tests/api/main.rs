@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod condition;
 mod economy;
 mod outages;
 mod startup;

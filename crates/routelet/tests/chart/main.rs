@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod condition;
 #[path = "../common/helm.rs"]
 mod helm;
 mod install;
 mod render;
+mod test_hook;

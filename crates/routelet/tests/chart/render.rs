@@ -43,6 +43,7 @@ const EACH: &[(&str, &str)] = &[
     ("cni.confName=05-x.conflist", "--cni-conf-name=05-x.conflist"),
     ("openForward=true", "--open-forward=true"),
     ("overlayCheck=10", "--overlay-check=10"),
+    ("nodeCondition=true", "--node-condition=true"),
     ("logFormat=json", "--log-format=json"),
     ("logLevel=debug", "--log-level=debug"),
     (
@@ -183,12 +184,7 @@ fn the_agent_takes_all_arguments_that_the_chart_can_give() {
         skip!("helm is not installed");
     }
     let all: Vec<_> = EACH.iter().map(|(values, _)| *values).collect();
-    // Not all ways of encapsulation are known to the agent yet.
-    let values: Vec<_> = all
-        .into_iter()
-        .filter(|value| !value.starts_with("encapsulation"))
-        .collect();
-    for values in [&[][..], &values] {
+    for values in [&[][..], &all] {
         let objects = template(values);
         let arguments = texts(&container(&objects)["args"]);
         let mut agent = Command::new(built_program("routelet", "ROUTELET_BIN").unwrap());

@@ -28,7 +28,15 @@ pub(crate) fn helm(arguments: &[&str]) -> Output {
 
 /// The chart's objects with these values set, each as in `mtu=1400`.
 pub(crate) fn template(values: &[&str]) -> Vec<Value> {
+    template_for(values, &[])
+}
+
+/// The same for an API server that has these as well, each as in `apps/v1/DaemonSet`.
+pub(crate) fn template_for(values: &[&str], kinds: &[&str]) -> Vec<Value> {
     let mut arguments = vec!["template", "routelet", CHART, "--namespace", "kube-system"];
+    for kind in kinds {
+        arguments.extend(["--api-versions", kind]);
+    }
     for value in values {
         arguments.extend(["--set", value]);
     }

@@ -21,6 +21,8 @@ pub(crate) struct Dataplane {
     reconciler: Reconciler<Kernel>,
     /// Operations that were written.
     written: u64,
+    /// The same in words, of the last time that anything was.
+    last: String,
 }
 
 impl Dataplane {
@@ -74,6 +76,7 @@ impl Dataplane {
             plan: Plan::default(),
             reconciler: Reconciler::new(kernel, ownership, Instant::now()),
             written: 0,
+            last: String::new(),
         };
         dataplane.take([
             ClusterEvent::NodeApplied(crate::peer::node(HERE, OWN_SUBNET, UNDERLAY)),
@@ -134,12 +137,20 @@ impl Dataplane {
             report.failed_reads
         );
         self.written += report.operations.total();
+        if report.operations.total() > 0 {
+            self.last = format!("{:?}, repairs {:?}", report.operations, report.repairs);
+        }
         Ok(())
     }
 
     /// Operations written since this was last asked.
     pub(crate) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
+    }
+
+    /// What was written when anything was for the last time.
+    pub(crate) fn last_written(&self) -> &str {
+        &self.last
     }
 
     fn hand_over(&mut self) {

@@ -68,6 +68,8 @@ pub(crate) fn node(name: &str, subnet: Ipv4Net, underlay: Ipv4Addr) -> Node {
         }],
         pod_subnets: vec![subnet.into()],
         overrides: Default::default(),
+        ipip_address: None,
+        flannel: None,
         unreadable: Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ use routelet_netlink::{Netns, Setup};
 
 use crate::Plan;
 use crate::dataplane::Dataplane;
+use crate::listener::Listener;
 use crate::message::{self, CREATE, EXCL, Message, NDMSG, REPLACE, RTMSG};
 use crate::peer::Peer;
 use crate::raw::{RawSocket, batches};
@@ -34,7 +35,22 @@ const RESYNCS: usize = 5;
 /// What takes less than a few milliseconds is measured more often: until so many objects were programmed.
 const ENOUGH: usize = 1_000;
 
-/// Columns of both tables. CPU time is the thread's.
+/// Columns of programming. CPU time is that of all threads; "heard" is the raw writer while someone listens to what it
+/// changes.
+const PROGRAMMING_COLUMNS: [&str; 10] = [
+    "what",
+    "routelet ms",
+    "raw ms",
+    "ratio",
+    "routelet CPU ms",
+    "raw CPU ms",
+    "CPU ratio",
+    "routelet µs each",
+    "raw heard ms",
+    "ratio to heard",
+];
+
+/// Columns of comparison.
 const COLUMNS: [&str; 8] = [
     "what",
     "routelet ms",
@@ -72,6 +88,8 @@ enum Load {
 struct Outcome {
     programming: Took,
     raw_programming: Took,
+    /// Where someone listens to what the raw writer changes, as the agent has to.
+    raw_heard: Took,
     resync: Took,
     raw_dump: Took,
     /// Where the nft table is programmed along: each node is then an element more for its underlay address, and one
@@ -98,6 +116,9 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
                         .with_context(|| format!("{load:?}, with the nft table"))?;
                 }
                 Place::new(*load)?
+                    .run(|place| place.raw_programming(&mut outcome.raw_heard, true))
+                    .with_context(|| format!("{load:?}, raw and heard"))?;
+                Place::new(*load)?
                     .run(|place| place.raw(outcome))
                     .with_context(|| format!("{load:?}, raw"))?;
             }
@@ -115,7 +136,7 @@ pub(crate) fn raw_nodes(count: usize) -> Result<Samples> {
 }
 
 fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
-    let mut programming = Table::new("Programming from empty", &COLUMNS);
+    let mut programming = Table::new("Programming from empty", &PROGRAMMING_COLUMNS);
     let mut resync = Table::new("Clean comparison with the kernel", &COLUMNS);
     let mut nft = Table::new("What the nft table adds", &NFT_COLUMNS);
     for (load, outcome) in loads.iter().zip(outcomes) {
@@ -130,7 +151,11 @@ fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
                 nft.row(row);
             }
         }
-        programming.row(row(*load, &outcome.programming, &outcome.raw_programming));
+        let heard = &outcome.raw_heard.wall;
+        let mut cells = row(*load, &outcome.programming, &outcome.raw_programming).to_vec();
+        cells.push(Cell::Number(millis(heard.median()), 2));
+        cells.push(Cell::Number(ratio(&outcome.programming.wall, heard), 2));
+        programming.row(cells);
         report.target(Target {
             what: format!("programming {}, times the raw writer", load.name()),
             limit: 1.5,
@@ -320,11 +345,16 @@ impl Place {
             dataplane.settle()?;
             watch.stop(resync)?;
         }
-        ensure!(dataplane.take_written() == 0, "a clean comparison has written");
+        ensure!(
+            dataplane.take_written() == 0,
+            "a clean comparison has written: {}",
+            dataplane.last_written()
+        );
         Ok(())
     }
 
-    fn raw(&self, outcome: &mut Outcome) -> Result<()> {
+    /// What the raw writer takes; `heard` is whether someone listens.
+    fn raw_programming(&self, took: &mut Took, heard: bool) -> Result<()> {
         let mut socket = RawSocket::open()?;
         let messages = match self.load {
             Load::Nodes(count) => {
@@ -349,10 +379,16 @@ impl Place {
             }
         };
         let batches = batches(messages);
+        let _listener = heard.then(Listener::open).transpose()?;
         let watch = Watch::start()?;
         socket.write(&batches)?;
-        watch.stop(&mut outcome.raw_programming)?;
-        self.check()?;
+        watch.stop(took)?;
+        self.check()
+    }
+
+    fn raw(&self, outcome: &mut Outcome) -> Result<()> {
+        self.raw_programming(&mut outcome.raw_programming, false)?;
+        let mut socket = RawSocket::open()?;
         let mut dumps = vec![message::dump_routes()];
         if matches!(self.load, Load::Nodes(_)) {
             dumps.extend([libc::AF_BRIDGE, libc::AF_INET].map(message::dump_neighbours));

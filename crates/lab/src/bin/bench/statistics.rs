@@ -63,20 +63,20 @@ pub(crate) struct Took {
 impl Watch {
     pub(crate) fn start() -> Result<Self> {
         Ok(Self {
-            cpu: thread_time()?,
+            cpu: process_time()?,
             wall: Instant::now(),
         })
     }
 
     pub(crate) fn stop(self, took: &mut Took) -> Result<()> {
         took.wall.push(self.wall.elapsed());
-        took.cpu.push(thread_time()?.saturating_sub(self.cpu));
+        took.cpu.push(process_time()?.saturating_sub(self.cpu));
         Ok(())
     }
 }
 
-fn thread_time() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+fn process_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
 /// In milliseconds.
