@@ -278,6 +278,11 @@ impl Planner {
         self.nodes.values()
     }
 
+    /// A Node other than this one.
+    pub(crate) fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
     /// Each pod that has a network of its own, with its host veth and what becomes of its addresses.
     pub(crate) fn judged_pods(&self) -> impl Iterator<Item = Judged<'_>> {
         let known = self.known();

@@ -124,28 +124,26 @@ impl Planner {
         })
     }
 
-    /// The other nodes that have pod subnets, by name. Costs a look at each.
-    pub fn peer_views(&self) -> Vec<PeerView> {
-        let known = self.known();
-        let mut views: Vec<_> = self
-            .nodes()
-            .filter(|node| peers::is_peer(node))
-            .map(|node| {
-                let mut wanted = Wanted::default();
-                peers::want(&known, node, &mut wanted);
-                let families = Family::ALL.into_iter();
-                PeerView {
-                    name: node.name.clone(),
-                    networks: families
-                        .filter_map(|family| peer_network(&known, node, family, &wanted))
-                        .collect(),
-                    keys: wanted.keys().collect(),
-                    refusals: wanted.refusals,
-                }
-            })
-            .collect();
-        views.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        views
+    /// Names of the other nodes that have pod subnets.
+    pub fn peer_names(&self) -> impl Iterator<Item = &str> {
+        let peers = self.nodes().filter(|node| peers::is_peer(node));
+        peers.map(|node| node.name.as_str())
+    }
+
+    /// Another node that has pod subnets.
+    pub fn peer_view(&self, name: &str) -> Option<PeerView> {
+        let (known, mut wanted) = (self.known(), Wanted::default());
+        let node = self.node(name).filter(|node| peers::is_peer(node))?;
+        peers::want(&known, node, &mut wanted);
+        let families = Family::ALL.into_iter();
+        Some(PeerView {
+            name: node.name.clone(),
+            networks: families
+                .filter_map(|family| peer_network(&known, node, family, &wanted))
+                .collect(),
+            keys: wanted.keys().collect(),
+            refusals: wanted.refusals,
+        })
     }
 
     /// The live pods of this node that have a network of their own, by namespace and name.

@@ -30,6 +30,7 @@ use crate::overlay_check::OverlayCheck;
 use crate::saved_sysctls;
 use crate::state::KernelState;
 use crate::story::Story;
+use view::Answer;
 
 /// Cluster events taken in before the kernel is written to.
 const EVENTS_AT_ONCE: usize = 128;
@@ -54,6 +55,7 @@ pub(crate) struct Dataplane {
     cni: Installation,
     devices: Vec<IfName>,
     inputs: Inputs,
+    answer: Option<Answer>,
     events: Vec<ClusterEvent>,
     features: KernelState,
     audit_interval: Duration,
@@ -121,6 +123,7 @@ impl Dataplane {
             firewall: Firewall::open(args.kernel.open_forward).context("cannot open netfilter")?,
             cni,
             inputs,
+            answer: None,
             events: Vec::new(),
             features,
             audit_interval: args.kernel.audit_interval,
@@ -183,7 +186,8 @@ impl Dataplane {
                         return;
                     }
                 }
-                Some(inquiry) = self.inputs.inquiries.recv() => self.answer(inquiry),
+                Some(inquiry) = self.inputs.inquiries.recv(), if self.answer.is_none() => self.begin_answer(inquiry),
+                () = std::future::ready(()), if self.answer.is_some() => {}
                 () = self.reconciler.kernel_mut().ready() => {}
                 () = self.firewall.ready() => {}
                 () = self.cni.changed() => {}
@@ -227,9 +231,7 @@ impl Dataplane {
             let report = self.reconciler.take_report();
             repaired |= !report.repairs.is_empty();
             self.story.reconciled(report);
-            while let Ok(inquiry) = self.inputs.inquiries.try_recv() {
-                self.answer(inquiry);
-            }
+            self.go_on_answering();
             while self.events.len() < EVENTS_AT_ONCE
                 && let Ok(event) = self.inputs.cluster.try_recv()
             {

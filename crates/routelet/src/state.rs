@@ -88,7 +88,7 @@ pub(crate) struct WatchState {
     pub(crate) relists: u64,
 }
 
-/// What the dataplane knows: one moment's view, taken between two batches.
+/// What the dataplane knows: one moment's view, taken between two batches; of peers beyond some hundreds, between several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DataplaneState {
     /// What the kernel can do.

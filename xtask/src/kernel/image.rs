@@ -15,17 +15,24 @@ use crate::run::{output, succeed};
 
 /// Programs that tests or the agent run; the kernel runs modprobe. What is not on this machine is not in the virtual
 /// one, and the tests that need it say that they are skipped.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: &[&str] = &[
     "sh",
     "modprobe",
     "ip",
+    "bridge",
     "nft",
     "iptables",
+    "iptables-save",
+    "iptables-restore",
     "iptables-nft",
     "iptables-legacy",
     "ip6tables",
     "ip6tables-nft",
     "ip6tables-legacy",
+    "ip6tables-save",
+    "ip6tables-restore",
+    "bird",
+    "birdcl",
     "conntrack",
     "strace",
     "unshare",

@@ -15,3 +15,4 @@ mod pods;
 mod properties;
 mod support;
 mod underlay;
+mod views;

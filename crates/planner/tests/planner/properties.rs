@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use routelet_model::{ClusterEvent, Family, Host, Key, NftSet, Node, Pod, PodId};
+use routelet_model::{
+    ClusterEvent, Family, Flannel, FlannelLease, Host, Key, NftSet, Node, PerFamily, Pod, PodId,
+};
 use routelet_planner::{Encapsulation, Settings, Way};
 
 use crate::support::*;
@@ -57,6 +59,7 @@ fn any_node() -> impl Strategy<Value = Node> {
             0.1,
             select(&["192.168.0.2/24", "192.168.0.9/24", "fd00::9/64"][..]),
         ),
+        prop::option::weighted(0.1, any_flannel()),
     );
     let lists = (
         subsequence(&UNDERLAYS[..], 0..3),
@@ -77,13 +80,35 @@ fn any_node() -> impl Strategy<Value = Node> {
             subnets.extend(["10.1.0.0/24", "fd10:1::/64"]);
         }
         let mut node = mk_node(name, created, &addresses, &subnets);
-        let (tunnel, mac, underlay) = overrides;
+        let (tunnel, mac, underlay, flannel) = overrides;
         node.overrides.v4.tunnel_address = tunnel.map(|address| address.parse().unwrap());
         node.overrides.v4.vtep_mac = mac.map(|mac| mac.parse().unwrap());
         if name != OWN {
             node.overrides.v4.underlay = underlay.map(|net| net.parse().unwrap());
+            node.flannel = flannel.map(Box::new);
         }
         node
+    })
+}
+
+fn any_flannel() -> impl Strategy<Value = Flannel> {
+    let macs = ["66:00:00:00:00:01", "66:07:02:c1:cc:60", "ff:ff:ff:ff:ff:ff"];
+    let values = (
+        select(&["vxlan", "vxlan", "vxlan", "host-gw", "udp"][..]),
+        select(&UNDERLAYS[..]),
+        select(&[4096, 4096, 1][..]),
+        select(macs.to_vec()),
+    );
+    values.prop_map(|(backend, underlay, vni, mac)| Flannel {
+        backend: backend.to_owned(),
+        lease: PerFamily {
+            v4: FlannelLease {
+                underlay: Some(underlay.parse().unwrap()),
+                vni: Some(vni),
+                vtep_mac: Some(mac.parse().unwrap()),
+            },
+            v6: FlannelLease::default(),
+        },
     })
 }
 

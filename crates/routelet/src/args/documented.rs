@@ -21,8 +21,14 @@ fn settings(command: &Command, known: &[&Arg]) -> String {
 }
 
 fn row(argument: &Arg) -> String {
-    let flag = argument.get_long().unwrap();
-    let variable = argument.get_env().unwrap().to_str().unwrap();
+    let flag = match argument.get_long() {
+        Some(flag) => format!("`--{flag}`"),
+        None => format!("`{}`", argument.get_value_names().unwrap().join(" ")),
+    };
+    let name = match argument.get_env() {
+        Some(variable) => format!("{flag}<br>`{}`", variable.to_str().unwrap()),
+        None => flag,
+    };
     let default: Vec<_> = argument
         .get_default_values()
         .iter()
@@ -55,12 +61,7 @@ fn row(argument: &Arg) -> String {
         true => required.to_owned(),
         false => default.join(" "),
     };
-    let cells = [
-        format!("`--{flag}`<br>`{variable}`"),
-        default,
-        values,
-        meaning.replace('\n', " "),
-    ];
+    let cells = [name, default, values, meaning.replace('\n', " ")];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
@@ -81,7 +82,9 @@ fn the_documentation_lists_every_setting() {
             .collect();
         text += &format!("\n## `routelet {}`\n", command.get_name());
         text += &settings(command, &known);
-        text += &format!("\nWith the meaning that it has above: {}.\n", shared.join(", "));
+        if !shared.is_empty() {
+            text += &format!("\nWith the meaning that it has above: {}.\n", shared.join(", "));
+        }
     }
     crate::documented::compare("configuration.md", &(text + "\n"));
 }

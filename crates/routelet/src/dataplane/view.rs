@@ -16,15 +16,54 @@ use crate::state::{
 /// As many of the objects that the kernel refuses are named.
 const TROUBLES_AT_MOST: usize = 100;
 
+/// As many peers are looked at before the loop goes on with its work.
+const PEERS_AT_ONCE: usize = 256;
+
+/// An answer in the making.
+pub(super) struct Answer {
+    inquiry: Inquiry,
+    /// Names of the peers that are yet to be looked at, the first one last.
+    left: Vec<String>,
+    peers: Vec<PeerState>,
+}
+
 impl Dataplane {
-    /// Answers; who has stopped waiting is let be.
-    pub(super) fn answer(&self, inquiry: Inquiry) {
-        if !inquiry.is_closed() {
-            let _ = inquiry.send(self.state());
+    /// Begins an answer.
+    pub(super) fn begin_answer(&mut self, inquiry: Inquiry) {
+        let mut left: Vec<_> = self.planner.peer_names().map(str::to_owned).collect();
+        left.sort_unstable_by(|one, other| other.cmp(one));
+        self.answer = Some(Answer {
+            inquiry,
+            left,
+            peers: Vec::new(),
+        });
+    }
+
+    /// Goes on with the answer that was begun, or begins one where someone waits: a bounded piece of work, so that a look at
+    /// thousands of peers holds up nothing.
+    pub(super) fn go_on_answering(&mut self) {
+        if self.answer.is_none()
+            && let Ok(inquiry) = self.inputs.inquiries.try_recv()
+        {
+            self.begin_answer(inquiry);
+        }
+        // Of who has stopped waiting nothing is left to do.
+        let Some(mut answer) = self.answer.take().filter(|answer| !answer.inquiry.is_closed()) else {
+            return;
+        };
+        let rest = answer.left.len().saturating_sub(PEERS_AT_ONCE);
+        for name in answer.left.drain(rest..).rev() {
+            let view = self.planner.peer_view(&name);
+            answer.peers.extend(view.map(|view| self.peer_state(view)));
+        }
+        if answer.left.is_empty() {
+            let _ = answer.inquiry.send(self.state(answer.peers));
+        } else {
+            self.answer = Some(answer);
         }
     }
 
-    fn state(&self) -> DataplaneState {
+    fn state(&self, peers: Vec<PeerState>) -> DataplaneState {
         let (repairs, last_repair) = self.story.repairs();
         DataplaneState {
             kernel: self.features.clone(),
@@ -44,7 +83,7 @@ impl Dataplane {
             forward_drop_chains: self.chain_states(),
             networks: self.planner.own_networks().into_iter().map(own_network).collect(),
             refusals: self.refusal_states(),
-            peers: self.peer_states(),
+            peers,
             pods: self.pod_states(),
         }
     }
@@ -92,11 +131,6 @@ impl Dataplane {
             message: refusal.message.clone(),
         });
         states.collect()
-    }
-
-    fn peer_states(&self) -> Vec<PeerState> {
-        let views = self.planner.peer_views().into_iter();
-        views.map(|view| self.peer_state(view)).collect()
     }
 
     fn peer_state(&self, view: PeerView) -> PeerState {

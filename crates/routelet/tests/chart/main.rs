@@ -6,5 +6,6 @@ mod condition;
 #[path = "../common/helm.rs"]
 mod helm;
 mod install;
+mod pages;
 mod render;
 mod test_hook;

@@ -1,9 +1,9 @@
 //! What the agent tells root of all that it knows: `/state` on its unix socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use routelet_cni::agent::{self, Limits};
 use routelet_lab::api::objects;
 use routelet_lab::wait;
@@ -168,6 +168,25 @@ fn the_state_tells_what_is_refused_what_is_missing_and_what_was_repaired() {
     assert_eq!(told["last_repair"]["cause"], "deleted");
     assert_eq!(told["last_repair"]["object"], "route 10.128.2.0/24");
     assert!(told["last_repair"]["when"]["seconds_ago"].as_f64().is_some());
+}
+
+/// More than the agent looks at in one go.
+#[test]
+fn of_many_peers_each_is_told_once() {
+    let mut stage = Stage::new(0, NO_AUDIT);
+    for number in 0..600u32 {
+        let [.., high, low] = number.to_be_bytes();
+        let subnet = Ipv4Net::new_assert(Ipv4Addr::new(10, 128 + high, low, 0), 24);
+        let object = objects::node(format!("many-{number:03}"))
+            .pod_cidrs([IpNet::from(subnet)])
+            .internal_ip(IpAddr::from([172, 30, 128 + high, low]));
+        stage.cluster.api().apply(&object.build()).unwrap();
+    }
+    let told = wait_state(&mut stage, "/peers/599/name", &json!("many-599"));
+    let peers = told["peers"].as_array().unwrap();
+    let names: Vec<_> = peers.iter().map(|peer| peer["name"].as_str().unwrap()).collect();
+    let wanted: Vec<_> = (0..600).map(|number| format!("many-{number:03}")).collect();
+    assert_eq!(names, wanted);
 }
 
 /// The port that serves probes and metrics tells nothing of it, and to be asked costs the kernel nothing.

@@ -120,7 +120,7 @@ fn the_annotations_may_go_after_the_move() {
 /// Whether a node's own VTEP, and what it knows of the other's, follow from names and pod subnets.
 fn is_derived(stage: &Stage, index: usize, other: usize, family: Family) -> bool {
     let nodes = stage.cluster.nodes();
-    let (view, device) = (stage.view(index), stage.network.device(family));
+    let (view, device) = (stage.view(index), stage.network.device(family).unwrap());
     let mac = |index: usize| vtep_mac(nodes[index].node.name(), family);
     let subnet = nodes[other].subnet_of(family);
     let gateway = view.route(subnet).and_then(|route| route.gateway);

@@ -67,7 +67,7 @@ fn routes_are_the_agents(stage: &Stage, index: usize, a: &OtherPod) {
         let nodes = stage.cluster.nodes().iter().enumerate();
         let others = nodes.filter(|(other, _)| *other != index);
         let mut routes: Vec<_> = others.map(|(_, node)| node.subnet_of(family)).collect();
-        if index == 0 && stage.network != Network::Flannel {
+        if index == 0 && !stage.network.has_bridge() {
             routes.push(host_prefix(a.address(family)));
         }
         for route in routes {
@@ -79,13 +79,22 @@ fn routes_are_the_agents(stage: &Stage, index: usize, a: &OtherPod) {
 /// Index, MAC and MTU of the two devices.
 fn devices(stage: &Stage, index: usize) -> Vec<String> {
     let view = stage.view(index);
-    let row = |family| view.link(stage.network.device(family)).unwrap().to_string();
-    Family::ALL.map(row).into()
+    let devices = Family::ALL
+        .into_iter()
+        .filter_map(|family| stage.network.device(family));
+    devices
+        .map(|device| view.link(device).unwrap().to_string())
+        .collect()
 }
 
 #[test]
 fn calicos_nodes_are_taken_over_one_by_one_and_given_back_without_loss() {
     move_and_back(Network::Calico);
+}
+
+#[test]
+fn calicos_nodes_are_taken_over_and_given_back_without_loss_across_subnets() {
+    move_and_back(Network::CalicoCrossSubnet);
 }
 
 #[test]
@@ -97,4 +106,9 @@ fn canals_nodes_are_taken_over_one_by_one_and_given_back_without_loss() {
 #[test]
 fn flannels_nodes_are_taken_over_one_by_one_and_given_back_without_loss() {
     move_and_back(Network::Flannel);
+}
+
+#[test]
+fn flannels_nodes_without_a_tunnel_are_taken_over_and_given_back_without_loss() {
+    move_and_back(Network::HostGateway);
 }

@@ -14,10 +14,14 @@ use routelet_netlink::Netns;
 pub(crate) enum Network {
     /// Calico, in VXLAN, with pods in the nodes' pod subnets.
     Calico,
+    /// The same, in VXLAN only to nodes of other networks.
+    CalicoCrossSubnet,
     /// flannel, in VXLAN, with pods on a bridge.
     Flannel,
     /// flannel between the nodes, and Calico's plugin for the pods.
     Canal,
+    /// flannel without a tunnel: its backend host-gw.
+    HostGateway,
 }
 
 /// The devices between the nodes.
@@ -28,38 +32,51 @@ struct Tunnel {
 }
 
 impl Network {
-    fn tunnel(self) -> Tunnel {
+    fn tunnel(self) -> Option<Tunnel> {
         match self {
-            Self::Calico => Tunnel {
+            Self::HostGateway => None,
+            Self::Calico | Self::CalicoCrossSubnet => Some(Tunnel {
                 device: ["vxlan.calico", "vxlan-v6.calico"],
                 vni: 4096,
                 port: 4789,
-            },
-            Self::Flannel | Self::Canal => Tunnel {
+            }),
+            Self::Flannel | Self::Canal => Some(Tunnel {
                 device: ["flannel.1", "flannel-v6.1"],
                 vni: 1,
                 port: 8472,
-            },
+            }),
         }
     }
 
-    /// The device of a family.
-    pub(crate) fn device(self, family: Family) -> &'static str {
-        self.tunnel().device[usize::from(family == Family::V6)]
+    /// The device of a family, where there is a tunnel.
+    pub(crate) fn device(self, family: Family) -> Option<&'static str> {
+        Some(self.tunnel()?.device[usize::from(family == Family::V6)])
+    }
+
+    fn is_calicos(self) -> bool {
+        matches!(self, Self::Calico | Self::CalicoCrossSubnet)
+    }
+
+    /// Whether pods are on a bridge, and not behind a route each.
+    pub(crate) fn has_bridge(self) -> bool {
+        matches!(self, Self::Flannel | Self::HostGateway)
     }
 
     /// Settings with which an agent speaks with its nodes, with devices of its own.
     pub(crate) fn arguments(self) -> Vec<&'static str> {
         match self {
             Self::Calico => Vec::new(),
+            Self::CalicoCrossSubnet => vec!["--encapsulation", "vxlan-cross-subnet"],
             Self::Flannel | Self::Canal => vec!["--vxlan-vni", "1", "--vxlan-port", "8472"],
+            Self::HostGateway => vec!["--encapsulation", "none"],
         }
     }
 
     /// Settings with which an agent takes over a node of its, devices included.
     pub(crate) fn arguments_on_its_node(self) -> Vec<&'static str> {
         let devices = ["--vxlan-device", "flannel.1", "--vxlan-device-v6", "flannel-v6.1"];
-        let devices: &[&str] = if self == Self::Calico { &[] } else { &devices };
+        let has_flannels = matches!(self, Self::Flannel | Self::Canal);
+        let devices: &[&str] = if has_flannels { &devices } else { &[] };
         [&self.arguments(), devices].concat()
     }
 
@@ -71,7 +88,7 @@ impl Network {
 
     /// Calico's may be any address of the pod network; flannel's is the subnet's first.
     pub(crate) fn tunnel_address(self, subnet: IpNet) -> IpAddr {
-        let host = if self == Self::Calico { 200 } else { 0 };
+        let host = if self.is_calicos() { 200 } else { 0 };
         match subnet.network() {
             IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() + host).into(),
             IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() + u128::from(host)).into(),
@@ -83,7 +100,7 @@ impl Network {
         for family in Family::ALL {
             let mac = self.mac(number, family);
             let values = match self {
-                Self::Calico => vec![
+                Self::Calico | Self::CalicoCrossSubnet => vec![
                     (
                         ["projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address"],
                         node.node.address_with_prefix(family).to_string(),
@@ -103,8 +120,11 @@ impl Network {
                         mac.to_string(),
                     ),
                 ],
-                Self::Flannel | Self::Canal => vec![
-                    (["flannel.alpha.coreos.com/backend-type"; 2], "vxlan".to_owned()),
+                Self::Flannel | Self::Canal | Self::HostGateway => vec![
+                    (
+                        ["flannel.alpha.coreos.com/backend-type"; 2],
+                        self.backend().to_owned(),
+                    ),
                     (
                         ["flannel.alpha.coreos.com/kube-subnet-manager"; 2],
                         "true".to_owned(),
@@ -114,7 +134,7 @@ impl Network {
                             "flannel.alpha.coreos.com/backend-data",
                             "flannel.alpha.coreos.com/backend-v6-data",
                         ],
-                        format!("{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}"),
+                        self.backend_data(mac),
                     ),
                     (
                         [
@@ -132,6 +152,21 @@ impl Network {
         object
     }
 
+    fn backend(self) -> &'static str {
+        if self.tunnel().is_some() {
+            "vxlan"
+        } else {
+            "host-gw"
+        }
+    }
+
+    fn backend_data(self, mac: MacAddr) -> String {
+        match self.tunnel() {
+            Some(Tunnel { vni, .. }) => format!("{{\"VNI\":{vni},\"VtepMAC\":\"{mac}\"}}"),
+            None => "null".to_owned(),
+        }
+    }
+
     /// Starts its agent on a node: what is there already is left as it is, as after the agent's restart.
     pub(crate) fn set_up(self, cluster: &Cluster, index: usize) {
         let node = &cluster.nodes()[index];
@@ -139,40 +174,62 @@ impl Network {
             "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding\n",
         );
         for family in Family::ALL {
-            let Tunnel { vni, port, .. } = self.tunnel();
-            let device = self.device(family);
-            let mac = self.mac(index, family);
-            let local = node.node.address(family);
-            let subnet = node.subnet_of(family);
-            let address = self.tunnel_address(subnet);
-            let mtu = if family == Family::V4 { 1450 } else { 1430 };
-            script += &format!(
-                "ip link show dev {device} >/dev/null 2>&1 || ip link add {device} address {mac} \
-                 type vxlan id {vni} local {local} dev eth0 dstport {port} nolearning\n\
-                 ip link set {device} mtu {mtu} up\n\
-                 ip address replace {address} dev {device}\n"
-            );
-            if self == Self::Calico {
-                script += &format!("ip route replace blackhole {subnet} proto 80\n");
-            }
-            for (other, peer) in cluster
-                .nodes()
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != index)
-            {
+            let peers = cluster.nodes().iter().enumerate();
+            let peers = peers.filter(|(other, _)| *other != index);
+            let Some(tunnel) = self.tunnel() else {
+                for (_, peer) in peers {
+                    let (subnet, remote) = (peer.subnet_of(family), peer.node.address(family));
+                    script += &format!("ip route replace {subnet} via {remote} dev eth0\n");
+                }
+                continue;
+            };
+            let device = tunnel.device[usize::from(family == Family::V6)];
+            script += &self.set_up_device(&tunnel, device, index, node, family);
+            for (other, peer) in peers {
                 let mac = self.mac(other, family);
                 let remote = peer.node.address(family);
                 let subnet = peer.subnet_of(family);
                 let gateway = self.tunnel_address(subnet);
                 script += &format!(
                     "ip neighbour replace {gateway} lladdr {mac} dev {device} nud permanent\n\
-                     bridge fdb replace {mac} dev {device} dst {remote} self permanent\n\
-                     ip route replace {subnet} via {gateway} dev {device} onlink\n"
+                     bridge fdb replace {mac} dev {device} dst {remote} self permanent\n"
                 );
+                let is_near = node.node.address_with_prefix(family).contains(&remote);
+                script += &match self == Self::CalicoCrossSubnet && is_near {
+                    true => format!("ip route replace {subnet} via {remote} dev eth0 onlink proto 80\n"),
+                    false => format!("ip route replace {subnet} via {gateway} dev {device} onlink\n"),
+                };
             }
         }
         run(node.node.netns(), &script);
+    }
+
+    /// The commands that make a device, and the route that Calico has beside it.
+    fn set_up_device(
+        self,
+        tunnel: &Tunnel,
+        device: &str,
+        index: usize,
+        node: &ClusterNode,
+        family: Family,
+    ) -> String {
+        let Tunnel { vni, port, .. } = tunnel;
+        let mac = self.mac(index, family);
+        let local = node.node.address(family);
+        let subnet = node.subnet_of(family);
+        let address = self.tunnel_address(subnet);
+        let mtu = if family == Family::V4 { 1450 } else { 1430 };
+        let blackhole = match self.is_calicos() {
+            true => format!("ip route replace blackhole {subnet} proto 80\n"),
+            false => String::new(),
+        };
+        format!(
+            "ip link show dev {device} >/dev/null 2>&1 || ip link add {device} address {mac} \
+             type vxlan id {vni} local {local} dev eth0 dstport {port} nolearning\n\
+             ip link set {device} mtu {mtu} up\n\
+             ip address replace {address} dev {device}\n\
+             {blackhole}"
+        )
     }
 }
 

@@ -24,6 +24,13 @@ fn reach_each_other(network: Network) {
         works("the other's pod to the agent's", &other.netns, ours_at);
         works("the agent's host to the other's pod", stage.node(0), other_at);
         works("the other's host to the agent's pod", stage.node(1), ours_at);
+        let remote = stage.cluster.nodes()[1].node.address(family);
+        let view = stage.view(0);
+        if network.device(family).is_none() {
+            let route = view.route(stage.cluster.nodes()[1].subnet_of(family));
+            assert_eq!(route.unwrap().gateway, Some(remote));
+            continue;
+        }
         let mac = network.mac(1, family);
         assert_ne!(mac, vtep_mac("node-2", family));
         let device = if family == Family::V4 {
@@ -31,8 +38,7 @@ fn reach_each_other(network: Network) {
         } else {
             "vxlan-v6.calico"
         };
-        let remote = stage.cluster.nodes()[1].node.address(family);
-        assert_eq!(stage.view(0).fdb_remote(device, mac), Some(remote));
+        assert_eq!(view.fdb_remote(device, mac), Some(remote));
     }
 }
 
@@ -44,4 +50,9 @@ fn a_node_with_calico_and_one_with_the_agent_reach_each_others_pods() {
 #[test]
 fn a_node_with_flannel_and_one_with_the_agent_reach_each_others_pods() {
     reach_each_other(Network::Flannel);
+}
+
+#[test]
+fn a_node_with_flannel_without_a_tunnel_and_one_with_the_agent_reach_each_others_pods() {
+    reach_each_other(Network::HostGateway);
 }

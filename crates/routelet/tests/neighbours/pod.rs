@@ -23,9 +23,10 @@ impl OtherPod {
             netns: Netns::new().unwrap(),
             addresses,
         };
-        match network {
-            Network::Flannel => pod.connect_to_bridge(cluster, index, name),
-            Network::Calico | Network::Canal => pod.connect_by_route(cluster, index, name),
+        if network.has_bridge() {
+            pod.connect_to_bridge(cluster, index, name);
+        } else {
+            pod.connect_by_route(cluster, index, name);
         }
         let mut setup = Setup::open_in(&pod.netns).unwrap();
         wait::until(wait::LONG, "the pod's link to carry packets", || {

@@ -26,7 +26,9 @@ impl Stage {
     pub(crate) fn new(network: Network, count: usize, annotated: &[usize]) -> Self {
         let mut cluster = Cluster::new(Backend::Memory).unwrap();
         for index in 0..count {
-            cluster.add_unregistered_node().unwrap();
+            // Where networks count, the third node is in another one.
+            let is_far = network == Network::CalicoCrossSubnet && index == 2;
+            cluster.add_unregistered_node_in(usize::from(is_far)).unwrap();
             let object = if annotated.contains(&index) {
                 let object = cluster.node_object_of(index, &Family::ALL, &[]);
                 let object = object.internal_ip("192.0.2.99".parse().unwrap());
