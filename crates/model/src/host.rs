@@ -1,5 +1,6 @@
 //! What the host has of its own: the links and addresses that the cluster's traffic leaves through.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -24,6 +25,9 @@ pub struct HostLink {
 pub struct Host {
     /// The links.
     pub links: Vec<HostLink>,
+    /// Of the addresses that were asked about, those to which there is a way: which of its own the kernel would send
+    /// from.
+    pub sources: BTreeMap<IpAddr, IpAddr>,
 }
 
 impl Host {

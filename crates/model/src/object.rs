@@ -16,6 +16,8 @@ pub enum Key {
     Link(IfName),
     /// A setting below /proc/sys.
     Sysctl(Sysctl),
+    /// Whether a device of ours leaves the checksums of what it sends to the device below (TX checksum offload).
+    ChecksumOffload(IfName),
     /// An address on a device of ours.
     Address {
         /// The device.
@@ -78,6 +80,7 @@ pub enum Key {
 pub enum Kind {
     Link,
     Sysctl,
+    ChecksumOffload,
     Address,
     NftTable,
     NftElement,
@@ -90,9 +93,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which objects are made.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Link,
         Kind::Sysctl,
+        Kind::ChecksumOffload,
         Kind::Address,
         Kind::NftTable,
         Kind::NftElement,
@@ -108,6 +112,7 @@ impl Kind {
         match self {
             Self::Link => "link",
             Self::Sysctl => "sysctl",
+            Self::ChecksumOffload => "checksum_offload",
             Self::Address => "address",
             Self::NftTable => "nft_table",
             Self::NftElement => "nft_element",
@@ -146,6 +151,7 @@ impl Key {
         match self {
             Self::Link(_) => Kind::Link,
             Self::Sysctl(_) => Kind::Sysctl,
+            Self::ChecksumOffload(_) => Kind::ChecksumOffload,
             Self::Address { .. } => Kind::Address,
             Self::NftTable => Kind::NftTable,
             Self::NftElement { .. } => Kind::NftElement,
@@ -161,7 +167,8 @@ impl Key {
     pub fn link(&self) -> Option<IfName> {
         match self {
             Self::Sysctl(sysctl) => sysctl.link,
-            Self::Address { link, .. }
+            Self::ChecksumOffload(link)
+            | Self::Address { link, .. }
             | Self::Fdb { link, .. }
             | Self::Neighbour { link, .. }
             | Self::Nexthop { link, .. } => Some(*link),
@@ -181,6 +188,7 @@ impl fmt::Display for Key {
         match self {
             Self::Link(name) => write!(f, "link {name}"),
             Self::Sysctl(sysctl) => write!(f, "sysctl {sysctl}"),
+            Self::ChecksumOffload(link) => write!(f, "checksum offload dev {link}"),
             Self::Address { link, address } => write!(f, "address {address} dev {link}"),
             Self::NftTable => f.write_str("nft table"),
             Self::NftElement { set, first, last } => {
@@ -209,6 +217,8 @@ pub enum Object {
     Link(Box<Link>),
     /// Value of a setting.
     Sysctl(u32),
+    /// Whether TX checksum offload is on.
+    ChecksumOffload(bool),
     /// An address is there or not.
     Address,
     /// The nft table and its sets are there, and are as they should be.
@@ -360,6 +370,7 @@ impl fmt::Display for Object {
         match self {
             Self::Link(link) => fmt::Display::fmt(link, f),
             Self::Sysctl(value) => write!(f, "{value}"),
+            Self::ChecksumOffload(on) => f.write_str(if *on { "on" } else { "off" }),
             Self::Address | Self::NftTable | Self::NftElement => f.write_str("present"),
             Self::NftRules(rules) => fmt::Display::fmt(rules, f),
             Self::Fdb(remote) => write!(f, "dst {remote}"),

@@ -30,14 +30,14 @@ pub struct Operation {
 pub enum Verb {
     /// Make it, where nothing stands. A route, nexthop or link that is there already is a failure
     /// ([`Error::is_already_exists`]), as is an IPv6 address that is there with another prefix length; an address,
-    /// neighbour, FDB entry or sysctl is else as it shall be afterwards.
+    /// neighbour, FDB entry, sysctl or offload is else as it shall be afterwards.
     Create,
     /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
     Replace,
     /// The same where something odd stands, which may be several routes of anyone's under one key: none is left beside
     /// it.
     Supplant,
-    /// Take it away. That it is gone already is no failure. Of a sysctl: nothing.
+    /// Take it away. That it is gone already is no failure. Of a sysctl and of checksum offload: nothing.
     Delete,
 }
 
@@ -136,6 +136,11 @@ impl Kernel {
             (Key::Sysctl(sysctl), Object::Sysctl(value)) => {
                 self.flush(operations, failures);
                 sysctl::write(sysctl, *value)
+            }
+            (Key::ChecksumOffload(_), _) if *verb == Verb::Delete => Ok(()),
+            (Key::ChecksumOffload(link), Object::ChecksumOffload(on)) => {
+                self.flush(operations, failures);
+                self.ethtool.set_tx_checksum(link, *on)
             }
             (Key::Address { link, address }, _) => self.push_address(index, *verb, link, address),
             (Key::Fdb { link, mac }, object) => {

@@ -51,7 +51,7 @@ impl Kernel {
         let mut found = Vec::new();
         match kind {
             Kind::Link => found = self.dump_links(link)?,
-            Kind::Sysctl => {}
+            Kind::Sysctl | Kind::ChecksumOffload => {}
             Kind::NftTable | Kind::NftElement | Kind::NftRules => {
                 if let Some((nft, _)) = &mut self.nft
                     && link.is_none()
@@ -257,7 +257,14 @@ impl Kernel {
             result.or_else(empty)?;
         }
         addresses.retain(|seen| links.iter().any(|link| link.index == seen.index));
-        Ok(self.host.replace(&links, &addresses))
+        let mut host = self.host.replace(&links, &addresses);
+        // Last: the kernel takes a link's routes after it has told that the link is down, before it lists it as such.
+        for to in &self.host.destinations {
+            if let Some(from) = route::source_to(&mut self.requests, *to)? {
+                host.sources.insert(*to, from);
+            }
+        }
+        Ok(host)
     }
 }
 

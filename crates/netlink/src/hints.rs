@@ -11,6 +11,7 @@ use crate::host::HostWatch;
 use crate::link::SeenLink;
 use crate::neighbour::SeenNeighbour;
 use crate::nexthop::{RTM_DELNEXTHOP, RTM_NEWNEXTHOP, SeenNexthop};
+use crate::route;
 use crate::sysctl::{self, RTM_NEWNETCONF};
 use crate::view::View;
 
@@ -39,7 +40,8 @@ pub enum Hint {
     /// more than that, so dump it.
     NftTouched,
     /// A link of the host that is none of ours is new, gone or changed (name, MTU, up, carrier), or its addresses are: the
-    /// one of this name, where that is known. One that was renamed is told of under both names.
+    /// one of this name, where that is known. One that was renamed is told of under both names. Or a route on a way that
+    /// is followed has changed, which names no link.
     HostChanged(Option<IfName>),
     /// No notification, but the end of what [`Kernel::flush_flows`](crate::Kernel::flush_flows) began.
     Flushed(Flushed),
@@ -60,6 +62,14 @@ pub(crate) fn read(
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(frame, view, host, hints),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(frame, view, hints),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            if !host.destinations.is_empty() {
+                let leads_to = route::destination(frame.payload)?;
+                hints.extend(
+                    leads_to
+                        .filter(|net| host.route(*net))
+                        .map(|_| Hint::HostChanged(None)),
+                );
+            }
             let route = view.read(Kind::Route, frame.payload)?;
             hints.extend(route.map(|(key, object)| match object {
                 object if frame.kind == libc::RTM_NEWROUTE && frame.flags & NLM_F_REPLACE != 0 => {

@@ -1,5 +1,8 @@
 //! What the host has of its own, and whether a notification tells anything new of it.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use routelet_model::{Host, HostLink, IfName};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -13,6 +16,8 @@ use crate::link::SeenLink;
 pub(crate) struct HostWatch {
     links: FxHashMap<u32, Facts>,
     addresses: FxHashSet<(u32, IpNet)>,
+    /// Addresses to which the ways are of interest.
+    pub(crate) destinations: Vec<IpAddr>,
 }
 
 impl HostWatch {
@@ -32,6 +37,7 @@ impl HostWatch {
         };
         Host {
             links: links.iter().map(host_link).collect(),
+            sources: BTreeMap::new(),
         }
     }
 
@@ -44,6 +50,11 @@ impl HostWatch {
     pub(crate) fn link_gone(&mut self, index: u32) -> bool {
         self.addresses.retain(|(on, _)| *on != index);
         self.links.remove(&index).is_some()
+    }
+
+    /// A route to `net` has come or gone: whether a way that is of interest may lead elsewhere now.
+    pub(crate) fn route(&self, net: IpNet) -> bool {
+        self.destinations.iter().any(|to| net.contains(to))
     }
 
     /// An address of the host is there: whether that is news.

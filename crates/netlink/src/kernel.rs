@@ -14,7 +14,7 @@ use crate::monitor::{Monitor, Received};
 use crate::nft::Nft;
 use crate::socket::Socket;
 use crate::view::View;
-use crate::{Error, sysctl};
+use crate::{Error, Ethtool, sysctl};
 
 /// What is ours, and how much may queue.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub struct Kernel {
     pub(crate) host: HostWatch,
     /// Our nft table, and what others do to it.
     pub(crate) nft: Option<(Nft, Monitor)>,
+    pub(crate) ethtool: Ethtool,
     monitor: Monitor,
     flusher: Flusher,
     features: Features,
@@ -83,6 +84,7 @@ impl Kernel {
             requests,
             batch: Batch::default(),
             dumps,
+            ethtool: Ethtool::open()?,
             monitor,
             flusher: Flusher::new(),
             host: HostWatch::default(),
@@ -97,6 +99,12 @@ impl Kernel {
         kernel.refresh_links()?;
         kernel.features.nexthop_objects = is_known(kernel.dump_nexthops(None))?;
         Ok(kernel)
+    }
+
+    /// Has [`Kernel::host`] tell which address the kernel would send from to each of these, and a change of a route to
+    /// one of them taken for one of the host.
+    pub fn follow_ways_to(&mut self, destinations: Vec<IpAddr>) {
+        self.host.destinations = destinations;
     }
 
     /// Has dumps filtered by us, as on a kernel that does not.
@@ -114,6 +122,15 @@ impl Kernel {
     /// The present value of a setting; `None` where the link, or the family, is not there.
     pub fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         sysctl::read(sysctl)
+    }
+
+    /// Whether TX checksum offload of a link is on; `None` where the link is not there.
+    pub fn checksum_offload(&mut self, link: IfName) -> Result<Option<bool>, Error> {
+        match self.ethtool.tx_checksum(link) {
+            Ok(on) => Ok(Some(on)),
+            Err(Error::NoSuchLink(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins to forget what connection tracking remembers of the addresses (see [`flush_flows`](crate::flush_flows)),

@@ -3,16 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use routelet_model::{Family, Key, Object, RouteTarget};
 
 use crate::Error;
 use crate::attributes::{Attributes, family_number, family_of_number};
 use crate::frame::read_u32;
 use crate::nexthop::RTNH_F_ONLINK;
+use crate::socket::Socket;
 use crate::view::View;
 
 const HEADER: usize = 12;
@@ -163,4 +164,54 @@ pub(crate) fn read(payload: &[u8], view: &View) -> Result<Option<(Key, Object)>,
         None => Object::Foreign { protocol: owner },
     };
     Ok(Some((Key::Route { destination, metric }, object)))
+}
+
+/// The address that the kernel would send from to `to`; `None` where no route leads there.
+pub(crate) fn source_to(socket: &mut Socket, to: IpAddr) -> Result<Option<IpAddr>, Error> {
+    let family = Family::of(to);
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::from(family_number(family));
+    message.header.destination_prefix_length = family.host_prefix_len();
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::from(to))];
+    let source = |payload: &[u8]| {
+        for attribute in Attributes::after(payload, HEADER)? {
+            let attribute = attribute?;
+            if attribute.kind == libc::RTA_PREFSRC {
+                return attribute.address().map(Some);
+            }
+        }
+        Ok(None)
+    };
+    match socket.get(&RouteNetlinkMessage::GetRoute(message), source) {
+        Err(error) if is_no_way(&error) => Ok(None),
+        answer => answer,
+    }
+}
+
+/// Whether a question for a way was answered by that there is none.
+pub(crate) fn is_no_way(error: &Error) -> bool {
+    // The last two for routes that are there to refuse: prohibit, blackhole.
+    matches!(
+        error.errno(),
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+    )
+}
+
+/// Where a route of any table leads to.
+pub(crate) fn destination(payload: &[u8]) -> Result<Option<IpNet>, Error> {
+    let attributes = Attributes::after(payload, HEADER)?;
+    let Some(family) = family_of_number(payload[0]) else {
+        return Ok(None);
+    };
+    let mut address = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == libc::RTA_DST {
+            address = attribute.address()?;
+        }
+    }
+    Ok(IpNet::new(address, payload[1]).ok())
 }

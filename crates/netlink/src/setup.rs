@@ -23,6 +23,7 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 
 use crate::link::create_vxlan;
 pub use crate::link_state::LinkState;
+use crate::route::is_no_way;
 pub use crate::veth::VethEnd;
 use crate::{Error, Netns, Socket};
 
@@ -286,15 +287,7 @@ impl Setup {
         };
         match self.socket.get(&RouteNetlinkMessage::GetRoute(message), kind) {
             Ok(kind) => Ok(Some(kind)),
-            // The last two for routes that are there to refuse: prohibit, blackhole.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
-                ) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_no_way(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

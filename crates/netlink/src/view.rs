@@ -101,6 +101,7 @@ impl View {
             }
             Kind::Link
             | Kind::Sysctl
+            | Kind::ChecksumOffload
             | Kind::NftTable
             | Kind::NftElement
             | Kind::NftRules

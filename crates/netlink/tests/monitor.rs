@@ -397,3 +397,41 @@ fn what_came_of_forgetting_flows_ends_the_wait_and_is_told() {
         }
     });
 }
+
+#[test]
+fn the_ways_that_are_followed_are_told_with_the_host_and_their_change_as_its() {
+    in_netns(|| {
+        let (mut setup, mut kernel) = with_all();
+        let to = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        let destinations = [to("203.0.113.9"), to("2001:db8:9::9")];
+        let elsewhere = RouteSpec::via(net("198.51.100.0/24"), ip("192.0.2.250"), None);
+        let ways = [
+            ("203.0.113.0/24", "192.0.2.250"),
+            ("2001:db8:9::/48", "2001:db8::250"),
+        ];
+        let ways = ways.map(|(net_, gateway)| RouteSpec::via(net(net_), ip(gateway), None));
+        for way in &ways {
+            setup.add_route(*way).unwrap();
+        }
+        assert!(!hints(&mut kernel).contains(&Hint::HostChanged(None)), "not asked for");
+        assert!(kernel.host().unwrap().sources.is_empty());
+
+        kernel.follow_ways_to(destinations.to_vec());
+        let sources = kernel.host().unwrap().sources;
+        assert_eq!(
+            sources,
+            [
+                (destinations[0], ip("192.0.2.1")),
+                (destinations[1], ip("2001:db8::1"))
+            ]
+            .into()
+        );
+        setup.add_route(elsewhere).unwrap();
+        assert!(!hints(&mut kernel).contains(&Hint::HostChanged(None)), "another way");
+        for (at, net_) in ["203.0.113.0/24", "2001:db8:9::/48"].into_iter().enumerate() {
+            setup.delete_route(net(net_)).unwrap();
+            expect(&mut kernel, &Hint::HostChanged(None));
+            assert_eq!(kernel.host().unwrap().sources.get(&destinations[at]), None);
+        }
+    });
+}

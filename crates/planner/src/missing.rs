@@ -20,6 +20,8 @@ pub enum Missing {
     /// The Node object of this node has no address to reach it by: none for the VXLAN device of this
     /// family of pod subnets.
     UnderlayAddressUnknown(Family),
+    /// No address of the host is what the setting `--underlay`, which stands here, chooses.
+    UnderlayAddressNotChosen(String),
     /// No link of the host holds this node's underlay address.
     UnderlayAddressNotOnHost(IpAddr),
 }
@@ -49,11 +51,18 @@ impl fmt::Display for Missing {
                      the cloud provider sets them"
                 )
             }
+            Self::UnderlayAddressNotChosen(rule) => {
+                write!(
+                    f,
+                    "no address of this host is one that --underlay {rule} chooses: give the host one, or the setting \
+                     another value"
+                )
+            }
             Self::UnderlayAddressNotOnHost(address) => {
                 write!(
                     f,
                     "this node's address {address} is on no link of the host: the Node's address and the \
-                     host's must agree"
+                     host's must agree (docs/underlay.md has other ways to choose one)"
                 )
             }
         }

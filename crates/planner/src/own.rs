@@ -15,16 +15,11 @@ use routelet_model::{
 };
 
 use crate::claims::Claim;
-use crate::vtep::{pod_subnets, refuse_unusable, tunnel_address_of, underlay_address_of, vtep_mac_of};
+use crate::underlay::{self, Underlay};
+use crate::vtep::{pod_subnets, refuse_unusable, tunnel_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
 use crate::way::Tunnel;
 use crate::{Missing, Notice, Reason, Settings, nft};
-
-/// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
-const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
-
-/// What IPIP adds, in bytes: the outer IPv4 header.
-const IPIP_OVERHEAD: u32 = 20;
 
 /// Reverse path filter that lets a source pass which is reached by any link. What a pod sends to another node goes by
 /// the underlay, and the answer comes by the tunnel, from an address that is reached by the underlay. (IPv6 has no such
@@ -82,34 +77,6 @@ struct Room {
     parent: IfName,
     parent_mtu: u32,
     mtu: u32,
-}
-
-/// How this node is on the underlay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Underlay {
-    pub(crate) local: IpAddr,
-    /// The address with the prefix length that the host has it with: who else is in it is on the link.
-    pub(crate) network: IpNet,
-    pub(crate) parent: IfName,
-    parent_mtu: u32,
-}
-
-impl Underlay {
-    /// The VNI of the device that has this underlay, for a family of pods.
-    pub(crate) fn vni(&self, settings: &Settings, pods: Family) -> u32 {
-        vni(settings.vxlan.vni, pods, Family::of(self.local))
-    }
-
-    /// MTU of what carries the packets of a family of pods.
-    pub(crate) fn mtu(&self, settings: &Settings, pods: Family) -> u32 {
-        let family = Family::of(self.local);
-        let overhead = match settings.tunnel(pods, family) {
-            Some((Tunnel::Vxlan, _)) => *OVERHEAD.get(family),
-            Some((Tunnel::Ipip, _)) => IPIP_OVERHEAD,
-            None => 0,
-        };
-        settings.mtu.unwrap_or(self.parent_mtu.saturating_sub(overhead))
-    }
 }
 
 /// The facts in force.
@@ -213,21 +180,22 @@ impl Own {
     }
 
     /// This, after the Node was told (`None`: deleted).
-    pub(crate) fn with_node(&self, node: Option<Arc<Node>>, name: &str) -> Self {
-        Self { node, ..self.clone() }.resolved(name)
+    pub(crate) fn with_node(&self, node: Option<Arc<Node>>, settings: &Settings) -> Self {
+        Self { node, ..self.clone() }.resolved(settings)
     }
 
     /// This, after the host was told.
-    pub(crate) fn with_host(&self, host: &Host, name: &str) -> Self {
+    pub(crate) fn with_host(&self, host: &Host, settings: &Settings) -> Self {
         Self {
             host: host.clone(),
             ..self.clone()
         }
-        .resolved(name)
+        .resolved(settings)
     }
 
     /// Brings the facts in force up to what was told.
-    fn resolved(mut self, name: &str) -> Self {
+    fn resolved(mut self, settings: &Settings) -> Self {
+        let name = &settings.node_name;
         self.missing.clear();
         self.vanished.clear();
         let before = self.facts.take();
@@ -236,27 +204,30 @@ impl Own {
             .clone()
             .or_else(|| before.as_ref().map(|facts| facts.node.clone()))
         else {
-            self.missing.push(Missing::OwnNodeUnknown(name.to_owned()));
+            self.missing.push(Missing::OwnNodeUnknown(name.clone()));
             return self;
         };
         if self.node.is_none() {
-            self.vanished.push(Missing::OwnNodeUnknown(name.to_owned()));
+            self.vanished.push(Missing::OwnNodeUnknown(name.clone()));
         }
         let node = self.with_last_subnets(node, before.as_ref());
-        let mut underlay = before.map(|facts| facts.underlay).unwrap_or_default();
+        let mut underlays = before.map(|facts| facts.underlay).unwrap_or_default();
         for family in Family::ALL {
             if pod_subnets(&node, family).next().is_none() {
                 continue;
             }
-            let now = self.find_underlay(&node, family);
-            let known = underlay.get_mut(family);
+            let now = underlay::find(&settings.underlay, &node, &self.host, family);
+            let known = underlays.get_mut(family);
             match now {
                 Ok(found) => *known = Some(found),
                 Err(gap) if known.is_some() => push_once(&mut self.vanished, gap),
                 Err(gap) => push_once(&mut self.missing, gap),
             }
         }
-        self.facts = Some(Facts { node, underlay });
+        self.facts = Some(Facts {
+            node,
+            underlay: underlays,
+        });
         self
     }
 
@@ -282,22 +253,6 @@ impl Own {
                 .push(Missing::OwnNodeHasNoPodSubnet(node.name.clone()));
         }
         node
-    }
-
-    fn find_underlay(&self, node: &Node, family: Family) -> Result<Underlay, Missing> {
-        let local = underlay_address_of(node, family)
-            .or_else(|| underlay_address_of(node, family.other()))
-            .ok_or(Missing::UnderlayAddressUnknown(family))?;
-        let (link, network) = self
-            .host
-            .holder(local)
-            .ok_or(Missing::UnderlayAddressNotOnHost(local))?;
-        Ok(Underlay {
-            local,
-            network,
-            parent: link.name,
-            parent_mtu: link.mtu,
-        })
     }
 
     /// What an operator wants to know of the step from `before` to this.
@@ -348,6 +303,7 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
         wanted.object(Key::Sysctl(Sysctl::host(forwarding)), Object::Sysctl(1));
         want_blackholes(facts, family, wanted);
         if let Some(underlay) = facts.underlay.get(family) {
+            underlay::refuse_unknown(&known.settings.underlay, &facts.node, underlay, wanted);
             let mtu = underlay.mtu(known.settings, family);
             let tunnel = known.settings.tunnel(family, Family::of(underlay.local));
             if family == Family::V6
@@ -367,6 +323,7 @@ pub(crate) fn want(known: &Known<'_>, wanted: &mut Wanted) {
                         Tunnel::Ipip => LinkKind::Ipip { ours: true },
                     };
                     want_device(facts, family, (device, kind, mtu), wanted);
+                    want_offload(known.settings, tunnel, device, wanted);
                 }
                 None if known.settings.encapsulation.tunnel().is_some() => {
                     refuse_family(known.settings, facts, family, underlay, wanted);
@@ -465,14 +422,10 @@ fn want_device(
     }
 }
 
-/// The VNI of the device for a family of pods. Two devices of one VNI and port can only coexist on underlays of two
-/// families, so the one that carries the other family than its underlay's takes the next number.
-fn vni(setting: u32, pods: Family, underlay: Family) -> u32 {
-    const HIGHEST: u32 = 0xff_ffff;
-    match (pods == underlay, setting) {
-        (true, _) => setting,
-        (false, HIGHEST) => HIGHEST - 1,
-        (false, _) => setting + 1,
+/// Adds what the settings say of a VXLAN device's checksums.
+fn want_offload(settings: &Settings, tunnel: Tunnel, device: IfName, wanted: &mut Wanted) {
+    if let (Tunnel::Vxlan, Some(on)) = (tunnel, settings.vxlan.checksum_offload) {
+        wanted.object(Key::ChecksumOffload(device), Object::ChecksumOffload(on));
     }
 }
 

@@ -8,10 +8,11 @@ use ipnet::IpNet;
 use routelet_model::{Family, Key, Node, Object, RouteTarget};
 
 use crate::claims::Claim;
-use crate::own::{Facts, Underlay};
+use crate::own::Facts;
+use crate::underlay::Underlay;
 use crate::vtep::{pod_subnets, refuse_unusable, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
-use crate::{Reason, Way, nft};
+use crate::{Reason, UnderlayRule, Way, nft};
 
 /// Whether there is anything to reach behind the Node. One without pod subnets is about to get some.
 pub(crate) fn is_peer(node: &Node) -> bool {
@@ -47,7 +48,7 @@ fn want_family(
     let lost = known
         .claims
         .refuse_lost(node, family, "it is not routed to the younger one", wanted);
-    let remote = find_remote(node, local, wanted);
+    let remote = find_remote(&known.settings.underlay, node, local, wanted);
     let subnets: Vec<IpNet> = pod_subnets(node, family)
         .filter(|subnet| !lost.contains(&Claim::Subnet(*subnet)))
         .filter(|subnet| may_route(*subnet, node, own, [Some(local), remote], wanted))
@@ -96,13 +97,17 @@ fn want_family(
 }
 
 /// The peer's address in the family that this node's tunnel runs over.
-fn find_remote(node: &Arc<Node>, local: IpAddr, wanted: &mut Wanted) -> Option<IpAddr> {
+fn find_remote(rule: &UnderlayRule, node: &Arc<Node>, local: IpAddr, wanted: &mut Wanted) -> Option<IpAddr> {
     let family = Family::of(local);
     let remote = underlay_address_of(node, family);
     if remote.is_none() {
+        let within = match rule {
+            UnderlayRule::Cidr(_) => format!(" of --underlay {rule}"),
+            _ => String::new(),
+        };
         let message = format!(
-            "node {} has no {family} address, which this node's tunnel runs over, so it is not reachable: its \
-             status.addresses must have an InternalIP of the family",
+            "node {} has no {family} address{within}, which this node's tunnel runs over, so it is not reachable: its \
+             status.addresses must have an InternalIP of the family{within}",
             node.name
         );
         wanted.refuse(node.as_ref(), Reason::NoUnderlayAddress, message);

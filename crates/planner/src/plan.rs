@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use routelet_model::{Family, IfName, Key, Object};
 
-use crate::{Missing, Refusal};
+use crate::{Missing, OverlayChange, Refusal};
 
 /// What follows from an event. Several events may be answered into one plan, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub struct Plan {
     pub changes: Vec<(Key, Option<Object>)>,
     /// What an operator wants to know of, once per change.
     pub notices: Vec<Notice>,
+    /// What has changed of the tunnel's ends.
+    pub overlay: Vec<OverlayChange>,
 }
 
 /// Something that an operator wants to know of. Its display is a line for the log.

@@ -8,11 +8,11 @@ use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
 use crate::own::{self, NoPodNetwork, Own, PodNetwork};
-use crate::peers;
 use crate::pods::{Judged, Pods};
 use crate::vtep::made_usable;
 use crate::wanted::{Going, Known, Wanted};
-use crate::{Missing, Notice, Plan, Refusal, Settings, Way};
+use crate::{Missing, Notice, OverlayChange, Plan, Refusal, Settings, Way};
+use crate::{overlay, peers};
 
 /// Follows the cluster and the host, and says what the kernel shall hold.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Planner {
     /// A planner that knows nothing but its settings.
     pub fn new(settings: Settings) -> Self {
         Self {
-            own: Own::default().with_node(None, &settings.node_name),
+            own: Own::default().with_node(None, &settings),
             settings,
             nodes: HashMap::default(),
             peers: 0,
@@ -76,10 +76,10 @@ impl Planner {
             ClusterEvent::PodDeleted(id) => self.follow_pod(id, None, plan),
             ClusterEvent::NodeApplied(node) if node.name == self.settings.node_name => {
                 let node = Arc::new(made_usable(node, &self.settings));
-                self.follow_own(self.own.with_node(Some(node), &self.settings.node_name), plan);
+                self.follow_own(self.own.with_node(Some(node), &self.settings), plan);
             }
             ClusterEvent::NodeDeleted(name) if name == self.settings.node_name => {
-                self.follow_own(self.own.with_node(None, &name), plan);
+                self.follow_own(self.own.with_node(None, &self.settings), plan);
             }
             ClusterEvent::NodeApplied(node) => {
                 self.follow_node(
@@ -96,7 +96,7 @@ impl Planner {
 
     /// Follows the host: takes all of its links as they are now.
     pub fn host(&mut self, host: &Host, plan: &mut Plan) {
-        self.follow_own(self.own.with_host(host, &self.settings.node_name), plan);
+        self.follow_own(self.own.with_host(host, &self.settings), plan);
     }
 
     /// What is still unknown of this node. Empty: the wanted objects are complete, and what else the kernel
@@ -202,6 +202,13 @@ impl Planner {
 
     fn follow_own(&mut self, next: Own, plan: &mut Plan) {
         next.notices_since(&self.own, &self.settings, &mut plan.notices);
+        for family in Family::ALL.into_iter().filter(|_| self.settings.overlay_check) {
+            let end = |own: &Own| overlay::own_end(&self.settings, own.facts(), family);
+            let now = end(&next);
+            if now != end(&self.own) {
+                plan.overlay.push(OverlayChange::Own { family, end: now });
+            }
+        }
         let touched = match (self.own.facts(), next.facts()) {
             (old, new) if old == new => Touched::default(),
             (Some(old), Some(new)) if old.same_for_others(new, &self.settings) => Touched {
@@ -235,6 +242,9 @@ impl Planner {
         }
         self.refusals.extend(after.refusals.iter().cloned());
         self.count_ways(&before, &after, plan);
+        if self.settings.overlay_check {
+            overlay::peers_changed(&self.settings, &before.ways, &after.ways, &mut plan.overlay);
+        }
         before.change_to(after, plan);
     }
 

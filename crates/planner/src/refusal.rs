@@ -32,6 +32,8 @@ pub enum Reason {
     NoUnderlayAddress,
     /// Another Node has this node's own underlay address.
     UnderlayAddressTaken,
+    /// This node's tunnels send from an address that the other nodes do not know to be its own.
+    UnderlayAddressUnknownToPeers,
     /// flannel's annotations of a Node tell of another tunnel than this node's.
     OtherTunnel,
     /// The encapsulation carries no packets of the family, or not over the node's addresses.
@@ -59,6 +61,7 @@ impl Reason {
             Self::VtepMacTaken => "vtep_mac_taken",
             Self::NoUnderlayAddress => "no_underlay_address",
             Self::UnderlayAddressTaken => "underlay_address_taken",
+            Self::UnderlayAddressUnknownToPeers => "underlay_address_unknown_to_peers",
             Self::OtherTunnel => "other_tunnel",
             Self::NoTunnelForFamily => "no_tunnel_for_family",
             Self::MtuTooSmall => "mtu_too_small",
@@ -81,6 +84,7 @@ impl Reason {
             Self::VtepMacTaken => "VtepMacTaken",
             Self::NoUnderlayAddress => "NoUnderlayAddress",
             Self::UnderlayAddressTaken => "UnderlayAddressTaken",
+            Self::UnderlayAddressUnknownToPeers => "UnderlayAddressUnknownToPeers",
             Self::OtherTunnel => "OtherTunnel",
             Self::NoTunnelForFamily => "NoTunnelForFamily",
             Self::MtuTooSmall => "MtuTooSmall",

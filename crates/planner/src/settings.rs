@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use routelet_model::{IfName, PerFamily};
 
-use crate::Encapsulation;
+use crate::{Encapsulation, UnderlayRule};
 
 /// Settings of the planner. They do not change while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Settings {
     pub node_name: String,
     /// How packets reach the pods of other nodes.
     pub encapsulation: Encapsulation,
+    /// Which of a node's addresses is that of its tunnels' end.
+    pub underlay: UnderlayRule,
     /// Name of the IPIP device.
     pub ipip_device: IfName,
     /// The VXLAN devices.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub nexthop_objects: bool,
     /// Whether a pod may have an address outside of this node's pod subnets.
     pub allow_any_pod_address: bool,
+    /// Whether the plan tells of the tunnel's ends ([`Plan::overlay`](crate::Plan::overlay)).
+    pub overlay_check: bool,
     /// The nft table; `None` where the kernel has none.
     pub nft: Option<NftSettings>,
 }
@@ -46,4 +50,6 @@ pub struct VxlanSettings {
     pub vni: u32,
     /// UDP port, of both devices.
     pub port: u16,
+    /// Whether TX checksum offload of the devices shall be on; `None` leaves it as it is.
+    pub checksum_offload: Option<bool>,
 }

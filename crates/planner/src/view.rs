@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use routelet_model::{Family, IfName, Key, MacAddr, Node, PodId};
 
-use crate::own::{Facts, Underlay};
+use crate::own::Facts;
 use crate::pods::Verdict;
+use crate::underlay::Underlay;
 use crate::vtep::{pod_subnets, tunnel_address_of, underlay_address_of, vtep_mac_of};
 use crate::wanted::{Known, Wanted};
 use crate::{Planner, Refusal, Way, peers};

@@ -9,12 +9,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use routelet_model::{
-    Family, MacAddr, Node, NodeAddressKind, PerFamily, Unreadable, tunnel_address, vtep_mac,
+    Family, MacAddr, Node, NodeAddress, NodeAddressKind, PerFamily, Unreadable, tunnel_address, vtep_mac,
 };
 
 use crate::wanted::Wanted;
 use crate::way::Tunnel;
-use crate::{Reason, Settings, flannel};
+use crate::{Reason, Settings, UnderlayRule, flannel};
 
 /// Calico's annotations, as they are named to an operator.
 const UNDERLAY: PerFamily<&str> = PerFamily {
@@ -34,7 +34,8 @@ const VTEP_MAC: PerFamily<&str> = PerFamily {
 
 /// The Node without values that can be read but cannot be right: they join the unreadable ones. With what counts of all
 /// annotations in its overrides; flannel's stay beside them only where they tell of another tunnel. With the VTEP MACs
-/// that follow from its name where no annotation says others, so that each is hashed once.
+/// that follow from its name where no annotation says others, so that each is hashed once; and with those addresses alone
+/// that the setting of the underlay chooses among, the preferred ones first.
 pub(crate) fn made_usable(mut node: Node, settings: &Settings) -> Node {
     let mut bad = Vec::new();
     let mut take = |field, value: String, wanted| bad.push(Unreadable { field, value, wanted });
@@ -86,6 +87,11 @@ pub(crate) fn made_usable(mut node: Node, settings: &Settings) -> Node {
         }
     }
     node.unreadable.append(&mut bad);
+    if let UnderlayRule::Cidr(nets) = &settings.underlay {
+        let place = |entry: &NodeAddress| nets.iter().position(|net| net.contains(&entry.address));
+        node.addresses.retain(|entry| place(entry).is_some());
+        node.addresses.sort_by_key(place);
+    }
     node.flannel = node.flannel.filter(|_| of_other_tunnel);
     node
 }

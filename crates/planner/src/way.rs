@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use routelet_model::{Family, IfName};
 
 use crate::Settings;
-use crate::own::Underlay;
+use crate::underlay::Underlay;
 
 /// How packets to the pods of other nodes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::backoff::Repair;
 use crate::ownership::pod_route_link;
 use crate::report::Repaired;
+use crate::resync::is_setting;
 use crate::table::{Cause, Slot};
 use crate::{Kernel, Reconciler};
 
@@ -117,9 +118,9 @@ impl<K: Kernel> Reconciler<K> {
         let Some(mut slot) = self.table.get(&key) else {
             return self.recover(&key);
         };
-        if matches!(key, Key::Sysctl(_)) && slot.wanted.is_some() && slot.actual.is_none() {
+        if is_setting(&key) && slot.wanted.is_some() && slot.actual.is_none() {
             // Read first, write only what differs.
-            let actual = self.sysctl(key);
+            let actual = self.setting(key);
             self.table.settle(&key, |slot| slot.actual = actual);
             let Some(read) = self.table.get(&key) else { return };
             slot = read;
@@ -201,7 +202,7 @@ impl<K: Kernel> Reconciler<K> {
         let link = key.link().or_else(|| target.and_then(RouteTarget::link))?;
         if self.ownership.follows(link) {
             let needs = match key {
-                Key::Sysctl(_) | Key::Address { .. } => LinkNeed::There,
+                Key::Sysctl(_) | Key::ChecksumOffload(_) | Key::Address { .. } => LinkNeed::There,
                 Key::Nexthop { .. } => LinkNeed::Running,
                 _ => LinkNeed::Up,
             };

@@ -160,6 +160,10 @@ impl<K: Kernel> Reconciler<K> {
             self.retry_troubles(|key| key.link() == Some(link) || matches!(key, Key::Route { .. }));
         }
         self.wake(&Key::Link(link));
+        // Of another device of the name nothing is known.
+        if !self.gone.contains(&Key::Link(link)) {
+            self.reread_offload(link);
+        }
     }
 
     /// The kernel says that a link is gone.

@@ -27,6 +27,9 @@ pub trait Kernel: Send + 'static {
     /// The value of a setting; `None` where its link is not there.
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error>;
 
+    /// Whether TX checksum offload of a link is on; `None` where the link is not there.
+    fn checksum_offload(&mut self, link: IfName) -> Result<Option<bool>, Error>;
+
     /// The host's own links and addresses.
     fn host(&mut self) -> Result<Host, Error>;
 
@@ -58,6 +61,10 @@ impl Kernel for routelet_netlink::Kernel {
 
     fn sysctl(&mut self, sysctl: Sysctl) -> Result<Option<u32>, Error> {
         self.sysctl(sysctl)
+    }
+
+    fn checksum_offload(&mut self, link: IfName) -> Result<Option<bool>, Error> {
+        self.checksum_offload(link)
     }
 
     fn host(&mut self) -> Result<Host, Error> {

@@ -29,7 +29,7 @@ impl Ownership {
         match key {
             // One that the kernel keeps when it is deleted is no one's when it is down.
             Key::Link(link) => self.devices.contains(link) && !is_laid_down(actual),
-            Key::Sysctl(_) => false,
+            Key::Sysctl(_) | Key::ChecksumOffload(_) => false,
             // The table is ours by its name, and so is all that is in it.
             Key::NftTable | Key::NftElement { .. } | Key::NftRules => true,
             Key::Address { link, .. } | Key::Fdb { link, .. } => self.devices.contains(link),

@@ -19,6 +19,8 @@ const ON_LINKS: [Kind; 5] = [
     Kind::Nexthop,
     Kind::Route,
 ];
+/// The kinds of what can be set but neither made nor taken away.
+const SETTINGS: [Kind; 2] = [Kind::Sysctl, Kind::ChecksumOffload];
 /// The kinds of what the nft table holds, and the table.
 const NFT: [Kind; 3] = [Kind::NftTable, Kind::NftElement, Kind::NftRules];
 /// Delay before a read that failed is tried again; doubled with each failure in a row.
@@ -41,7 +43,7 @@ impl<K: Kernel> Reconciler<K> {
         }
         self.resync_at = None;
         self.failed_reads = 0;
-        self.read_sysctls(|_| true);
+        self.read_settings(|_| true);
         self.table.queue_all();
         let took = started.elapsed();
         self.rested_at = now + took * RESYNC_REST;
@@ -104,7 +106,7 @@ impl<K: Kernel> Reconciler<K> {
             .forget_actual(&ON_LINKS, Some(Cause::Deleted), |key, slot, actual| {
                 slot.seen != generation && lies_on(key, actual).is_some_and(|link| links.contains(&link))
             });
-        self.read_sysctls(|link| link.is_some_and(|link| links.contains(&link)));
+        self.read_settings(|link| link.is_some_and(|link| links.contains(&link)));
     }
 
     /// Looks for routes of someone else's that stand under the keys of ours. At a start and after lost notifications;
@@ -217,28 +219,40 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Reads the wanted settings of the links that `of` picks; `None` stands for the whole host.
-    fn read_sysctls(&mut self, of: impl Fn(Option<IfName>) -> bool) {
-        let keys: Vec<Key> = self
-            .table
-            .of_kind(Kind::Sysctl)
-            .filter(|(key, _)| matches!(key, Key::Sysctl(sysctl) if of(sysctl.link)))
+    fn read_settings(&mut self, of: impl Fn(Option<IfName>) -> bool) {
+        let settings = SETTINGS.into_iter().flat_map(|kind| self.table.of_kind(kind));
+        let keys: Vec<Key> = settings
             .map(|(key, _)| *key)
+            .filter(|key| of(key.link()))
             .collect();
         for key in keys {
-            let actual = self.sysctl(key);
+            let actual = self.setting(key);
+            note_slot(&mut self.table, key, actual);
+        }
+    }
+
+    /// Reads the wanted offload of a link. The kernel tells of its change as of the link's, and not what it is.
+    pub(crate) fn reread_offload(&mut self, link: IfName) {
+        let key = Key::ChecksumOffload(link);
+        // What is not known yet is read before it is written.
+        if self.table.actual(&key).is_some() {
+            let actual = self.setting(key);
             note_slot(&mut self.table, key, actual);
         }
     }
 
     /// What the kernel has of a setting.
-    pub(crate) fn sysctl(&mut self, key: Key) -> Option<Object> {
-        let Key::Sysctl(sysctl) = key else { return None };
+    pub(crate) fn setting(&mut self, key: Key) -> Option<Object> {
         // One that cannot be read is written blindly, and the failure of that is told.
-        self.kernel
-            .at_hand()
-            .sysctl(sysctl)
-            .unwrap_or_default()
-            .map(Object::Sysctl)
+        let kernel = self.kernel.at_hand();
+        match key {
+            Key::Sysctl(sysctl) => kernel.sysctl(sysctl).unwrap_or_default().map(Object::Sysctl),
+            Key::ChecksumOffload(link) => {
+                let on = kernel.checksum_offload(link).unwrap_or_default();
+                on.map(Object::ChecksumOffload)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -287,6 +301,11 @@ pub(crate) fn note_slot(table: &mut Table, key: Key, actual: Option<Object>) {
             slot.drift = cause.or(slot.drift);
         }
     });
+}
+
+/// Whether the key is that of a setting.
+pub(crate) fn is_setting(key: &Key) -> bool {
+    SETTINGS.contains(&key.kind())
 }
 
 /// The link that an object lies on.

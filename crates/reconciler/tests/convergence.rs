@@ -263,6 +263,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
         2 => setting(),
+        1 => (family(), any::<bool>()).prop_map(|(family, on)| {
+            let key = Key::ChecksumOffload(device(family));
+            Meddle::Write(By::Twin, key, Object::ChecksumOffload(on))
+        }),
         1 => prop_oneof![Just(1400u32), Just(1500)].prop_map(Meddle::UnderlayMtu),
     ]
 }

@@ -18,6 +18,7 @@ use crate::instance::Instance;
 use crate::liveness::Liveness;
 use crate::log_level::LogControl;
 use crate::metrics::Metrics;
+use crate::overlay_check;
 use crate::signals::StopSignals;
 use crate::story::Story;
 
@@ -38,6 +39,7 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
     let metrics = Arc::new(Metrics::new());
     let watches = Arc::new(Status::default());
     let (health, health_seen) = watch::channel(vec!["the agent has just started".to_owned()]);
+    let health_to_check = health_seen.clone();
     let liveness = Liveness::default();
     let refresh = {
         let (metrics, watches) = (metrics.clone(), watches.clone());
@@ -89,7 +91,11 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
         installation: Installation::new(args, configuration),
         sweep: Sweep::new(args, watches.clone(), metrics.clone()),
     };
+    let overlay_check = args.overlay_check.overlay_check.rate();
+    let overlay_check =
+        overlay_check.map(|rate| overlay_check::start(rate, health_to_check, metrics.clone()));
     let dataplane = Dataplane::open(args, inputs, health, liveness, metrics, story, cni)?
+        .with_overlay_check(overlay_check)
         .spawn()
         .context("cannot start the dataplane's thread")?;
 

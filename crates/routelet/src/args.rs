@@ -13,9 +13,11 @@ mod docs;
 mod documented;
 mod explain;
 mod marks;
+mod overlay_check;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod underlay;
 mod values;
 
 use std::ffi::OsString;
@@ -34,7 +36,9 @@ pub(crate) use cleanup::CleanupArgs;
 pub(crate) use cni::{CniArgs, CniFilesArgs, InstallCniArgs};
 pub(crate) use diff::DiffArgs;
 pub(crate) use marks::MarkArgs;
+pub(crate) use overlay_check::OverlayCheckArgs;
 pub(crate) use trace::TraceArgs;
+pub(crate) use underlay::UnderlayArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
 /// Exit code after a stop by signal, and of what is done.
@@ -185,7 +189,11 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
+    pub(crate) underlay: UnderlayArgs,
+    #[command(flatten)]
     pub(crate) overlay: OverlayArgs,
+    #[command(flatten)]
+    pub(crate) overlay_check: OverlayCheckArgs,
     #[command(flatten)]
     pub(crate) nft: NftArgs,
     #[command(flatten)]
@@ -259,6 +267,17 @@ pub(crate) struct OverlayArgs {
     #[arg(long, env = "ROUTELET_VXLAN_PORT", value_name = "PORT", default_value = "4789",
         value_parser = values::port)]
     pub(crate) vxlan_port: u16,
+
+    /// TX checksum offload of the VXLAN devices: switched on or off, or left as it is where the kernel is not known to
+    /// spoil checksums (before Linux 5.7 it is switched off).
+    #[arg(
+        long,
+        env = "ROUTELET_VXLAN_CHECKSUM_OFFLOAD",
+        value_name = "WHETHER",
+        value_enum,
+        default_value = "auto"
+    )]
+    pub(crate) vxlan_checksum_offload: ChecksumOffload,
 
     /// MTU of the tunnel devices, and of pods, in bytes, 576 to 65535 (IPv6 needs 1280), or "auto": what the device below
     /// leaves, followed as it changes.
@@ -398,6 +417,17 @@ pub(crate) enum Encapsulation {
     IpipCrossSubnet,
     /// As they are: straight to nodes of this node's own network; a BGP daemon brings the routes to others.
     None,
+}
+
+/// What becomes of the VXLAN devices' TX checksum offload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChecksumOffload {
+    /// Off where the kernel is known to spoil checksums, else as it is.
+    Auto,
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// Whether nexthop objects are used.

@@ -26,6 +26,7 @@ use crate::inquiry::Inquiry;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::node::{self, Opened};
+use crate::overlay_check::OverlayCheck;
 use crate::saved_sysctls;
 use crate::state::KernelState;
 use crate::story::Story;
@@ -62,6 +63,8 @@ pub(crate) struct Dataplane {
     liveness: Liveness,
     metrics: Arc<Metrics>,
     story: Story,
+    /// The test of the way to other nodes, where it is made.
+    overlay_check: Option<OverlayCheck>,
     started: Instant,
     ready: bool,
 }
@@ -86,11 +89,17 @@ impl Dataplane {
         saved_sysctls::save(&args.marks.saved_sysctls);
         let features = kernel.features();
         let nexthop_objects = planner.nexthop_objects;
+        let checksum_offload = planner.vxlan.checksum_offload;
         tracing::info!(
             release = features.kernel_release,
             nexthop_objects,
             filtered_dumps = features.strict_dump,
             nftables = features.nftables,
+            vxlan_checksum_offload = match checksum_offload {
+                Some(true) => "on",
+                Some(false) => "off",
+                None => "as it is",
+            },
             "kernel"
         );
         if !features.nftables {
@@ -122,9 +131,18 @@ impl Dataplane {
             liveness,
             metrics,
             story,
+            overlay_check: None,
             started,
             ready: false,
         })
+    }
+
+    /// The same, telling what there is to test of the way to other nodes.
+    pub(crate) fn with_overlay_check(self, overlay_check: Option<OverlayCheck>) -> Self {
+        Self {
+            overlay_check,
+            ..self
+        }
     }
 
     /// Runs the loop on a thread of its own, until the sender of cluster events is gone. What is returned resolves when
@@ -252,6 +270,11 @@ impl Dataplane {
         }
         for notice in self.plan.notices.drain(..) {
             self.story.noticed(notice);
+        }
+        for change in self.plan.overlay.drain(..) {
+            if let Some(check) = &self.overlay_check {
+                check.tell(change);
+            }
         }
         changed
     }

@@ -1,10 +1,10 @@
 //! What the encapsulation setting means to the other crates, and which devices are the agent's.
 
 use routelet_model::{DEVICE_ALIAS, Family, IfName};
-use routelet_netlink::Setup;
+use routelet_netlink::{Features, Setup};
 use routelet_planner::{Encapsulation as Planned, Way};
 
-use crate::args::{Encapsulation, MarkArgs};
+use crate::args::{ChecksumOffload, Encapsulation, MarkArgs};
 
 /// Name of the IPIP device: the one that the kernel makes with the module.
 pub(crate) fn ipip_device() -> anyhow::Result<IfName> {
@@ -37,6 +37,15 @@ pub(crate) fn devices(marks: &MarkArgs, setting: Option<Encapsulation>) -> anyho
         devices.push(ipip);
     }
     Ok(devices)
+}
+
+/// Whether TX checksum offload of the VXLAN devices shall be on, on this kernel; `None` leaves it as it is.
+pub(crate) fn checksum_offload(setting: ChecksumOffload, features: &Features) -> Option<bool> {
+    match setting {
+        ChecksumOffload::On => Some(true),
+        ChecksumOffload::Off => Some(false),
+        ChecksumOffload::Auto => features.spoils_vxlan_checksums().then_some(false),
+    }
 }
 
 /// What peers are counted by.

@@ -22,6 +22,7 @@ mod log_level;
 mod logging;
 mod metrics;
 mod node;
+mod overlay_check;
 mod saved_sysctls;
 mod signals;
 mod state;

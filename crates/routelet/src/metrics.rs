@@ -47,6 +47,9 @@ pub(crate) struct Metrics {
     refused: Labelled<1, Gauge>,
     peers: Gauge,
     peer_ways: Labelled<2, Gauge>,
+    overlay_peers: Labelled<2, Gauge>,
+    overlay_probes: Labelled<2, Counter>,
+    overlay_rtt: Histogram,
     pods: Gauge,
     nexthop_objects: Gauge,
     forward_drop_chains: Labelled<2, Gauge>,
@@ -157,6 +160,23 @@ impl Metrics {
                  or none where the tunnel does not carry the family",
                 ["family", "way"],
                 None,
+            ),
+            overlay_peers: f.gauges(
+                "overlay_peers",
+                "Other nodes by what the overlay check holds of the way to them: unknown, reachable, large_lost, unreachable",
+                ["family", "state"],
+                None,
+            ),
+            overlay_probes: f.counters(
+                "overlay_probes",
+                "Probes of the overlay check that have come to their end, by size and outcome",
+                ["size", "outcome"],
+            ),
+            overlay_rtt: f.histogram(
+                "overlay_rtt",
+                "Time from a small probe of the overlay check to its answer",
+                Some(Unit::Seconds),
+                short_times(),
             ),
             pods: f.gauge("pods", "Pods of this node that have a route"),
             nexthop_objects: f.gauge(
@@ -301,11 +321,22 @@ impl Metrics {
 
     /// How many other nodes' pods of a family are reached in this way.
     pub(crate) fn set_peers_by(&self, family: Family, way: Way, peers: usize) {
-        let family = match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
-        set(&self.peer_ways.with([family, way.as_str()]), peers);
+        set(&self.peer_ways.with([family_label(family), way.as_str()]), peers);
+    }
+
+    /// How many other nodes are held for so by the overlay check.
+    pub(crate) fn set_overlay_peers(&self, family: Family, state: &'static str, peers: usize) {
+        set(&self.overlay_peers.with([family_label(family), state]), peers);
+    }
+
+    /// A probe of the overlay check was `answered` or `lost`.
+    pub(crate) fn overlay_probe(&self, size: &'static str, outcome: &'static str) {
+        self.overlay_probes.with([size, outcome]).inc();
+    }
+
+    /// So much time passed from a small probe to its answer.
+    pub(crate) fn overlay_answer_took(&self, took: Duration) {
+        self.overlay_rtt.observe(took.as_secs_f64());
     }
 
     /// How many pods of this node have a route.
@@ -330,6 +361,13 @@ impl Metrics {
 
 fn set(gauge: &Gauge, value: usize) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn family_label(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
 }
 
 fn resource_label(resource: Resource) -> &'static str {
@@ -381,6 +419,9 @@ mod tests {
         metrics.set_refused("address_taken", 1);
         metrics.set_peers(4999);
         metrics.set_peers_by(Family::V4, Way::Vxlan, 4999);
+        metrics.set_overlay_peers(Family::V4, "reachable", 4998);
+        metrics.overlay_probe("small", "answered");
+        metrics.overlay_answer_took(Duration::from_micros(300));
         metrics.set_pods(110);
         metrics.set_nexthop_objects(true);
         metrics.set_forward_drop_chains(Firewall::Nftables, true, 1);
@@ -418,6 +459,9 @@ mod tests {
             "routelet_watch_objects{resource=\"nodes\"} 5000",
             "routelet_refused{reason=\"address_taken\"} 1",
             "routelet_peers 4999",
+            "routelet_overlay_peers{family=\"ipv4\",state=\"reachable\"} 4998",
+            "routelet_overlay_probes_total{size=\"small\",outcome=\"answered\"} 1",
+            "routelet_overlay_rtt_seconds_count 1",
             "routelet_pods 110",
             "routelet_nexthop_objects 1",
         ] {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use routelet_model::{IfName, PerFamily};
-use routelet_netlink::Kernel;
+use routelet_netlink::{Features, Kernel};
 use routelet_planner::{NftSettings, Settings, VxlanSettings};
 use routelet_reconciler::Ownership;
 use routelet_watcher::ApiSettings;
@@ -29,17 +29,18 @@ pub(crate) fn open(args: &RunArgs) -> anyhow::Result<Opened> {
         devices: config.devices.clone(),
         interface_prefix: config.interface_prefix.clone(),
     };
-    let kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+    let mut kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
+    kernel.follow_ways_to(args.underlay.underlay.destinations());
     let features = kernel.features();
     let nexthop_objects = features.nexthop_objects && args.kernel.nexthop_objects == NexthopObjects::Auto;
     Ok(Opened {
-        planner: planner_settings(args, nexthop_objects, features.nftables)?,
+        planner: planner_settings(args, nexthop_objects, features)?,
         ownership,
         kernel,
     })
 }
 
-fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> anyhow::Result<Settings> {
+fn planner_settings(args: &RunArgs, nexthop_objects: bool, features: &Features) -> anyhow::Result<Settings> {
     let NftArgs {
         masquerade,
         masquerade_except,
@@ -53,6 +54,7 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> an
     Ok(Settings {
         node_name: args.cluster.node_name.clone(),
         encapsulation: encapsulation::of(args.overlay.encapsulation),
+        underlay: args.underlay.underlay.clone(),
         ipip_device: encapsulation::ipip_device()?,
         vxlan: VxlanSettings {
             device: PerFamily::<IfName> {
@@ -61,12 +63,14 @@ fn planner_settings(args: &RunArgs, nexthop_objects: bool, nftables: bool) -> an
             },
             vni: args.overlay.vxlan_vni,
             port: args.overlay.vxlan_port,
+            checksum_offload: encapsulation::checksum_offload(args.overlay.vxlan_checksum_offload, features),
         },
         mtu: args.overlay.mtu.bytes(),
         interface_prefix: args.marks.interface_prefix.clone(),
         nexthop_objects,
         allow_any_pod_address: args.kernel.allow_any_pod_address,
-        nft: nftables.then_some(nft),
+        overlay_check: args.overlay_check.overlay_check.rate().is_some(),
+        nft: features.nftables.then_some(nft),
     })
 }
 

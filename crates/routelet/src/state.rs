@@ -248,6 +248,10 @@ pub(crate) struct PeerNetworkState {
     pub(crate) way: String,
     /// The device that its routes lead over.
     pub(crate) device: Option<String>,
+    /// What the overlay check holds of the way: `unknown`, `reachable`, `large_lost` or `unreachable`; nothing where it is
+    /// not tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) overlay: Option<String>,
 }
 
 /// A pod of this node.

@@ -8,9 +8,11 @@
 mod flannel;
 mod modes;
 mod nft;
+mod overlay;
 mod own;
 mod peers;
 mod pods;
 mod properties;
 mod support;
+mod underlay;
 mod views;

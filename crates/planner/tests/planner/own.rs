@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use routelet_model::{
-    ClusterEvent, Family, Key, LinkKind, MacAddr, NodeAddressKind, Object, Resource, RouteTarget, Unreadable,
+    ClusterEvent, Family, Key, Kind, LinkKind, MacAddr, NodeAddressKind, Object, Resource, RouteTarget,
+    Unreadable,
 };
-use routelet_planner::{Missing, NoPodNetwork, Notice, Planner, Reason};
+use routelet_planner::{Encapsulation, Missing, NoPodNetwork, Notice, Planner, Reason};
 
 use crate::support::*;
 
@@ -52,6 +53,24 @@ fn own_objects() {
             "route fd10:1::/64 blackhole",
         ]
     );
+}
+
+#[test]
+fn checksum_offload_is_wanted_of_vxlan_devices_as_it_is_set() {
+    for on in [true, false] {
+        let mut settings = mk_settings();
+        settings.vxlan.checksum_offload = Some(on);
+        let world = World::ready_with(settings.clone());
+        let state = if on { "on" } else { "off" };
+        assert_eq!(
+            world.lines_beyond(&World::ready()),
+            ["vxlan-v6.calico", "vxlan.calico"]
+                .map(|device| format!("checksum offload dev {device} {state}"))
+        );
+        settings.encapsulation = Encapsulation::Ipip;
+        let world = World::ready_with(settings);
+        assert!(world.wanted.keys().all(|key| key.kind() != Kind::ChecksumOffload));
+    }
 }
 
 #[test]

@@ -38,7 +38,6 @@ const POD_ADDRESSES: [&str; 6] = [
     "fd10:2::7",
 ];
 
-#[expect(clippy::large_enum_variant, reason = "a handful of them per case")]
 #[derive(Debug, Clone)]
 enum Fact {
     Cluster(ClusterEvent),

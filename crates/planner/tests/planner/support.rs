@@ -6,7 +6,9 @@ use routelet_model::{
     ClusterEvent, Host, HostLink, IfName, Key, Node, NodeAddress, NodeAddressKind, Object, PerFamily, Pod,
     PodId, Resource, RouteTarget,
 };
-use routelet_planner::{Encapsulation, NftSettings, Notice, Plan, Planner, Reason, Settings, VxlanSettings};
+use routelet_planner::{
+    Encapsulation, NftSettings, Notice, Plan, Planner, Reason, Settings, UnderlayRule, VxlanSettings,
+};
 
 pub(crate) const OWN: &str = "node-a";
 
@@ -18,6 +20,7 @@ pub(crate) fn mk_settings() -> Settings {
     Settings {
         node_name: OWN.to_owned(),
         encapsulation: Encapsulation::Vxlan,
+        underlay: UnderlayRule::InternalIp,
         ipip_device: "tunl0".parse().unwrap(),
         vxlan: VxlanSettings {
             device: PerFamily {
@@ -26,11 +29,13 @@ pub(crate) fn mk_settings() -> Settings {
             },
             vni: 4096,
             port: 4789,
+            checksum_offload: None,
         },
         mtu: None,
         interface_prefix: "cali".to_owned(),
         nexthop_objects: true,
         allow_any_pod_address: false,
+        overlay_check: false,
         nft: None,
     }
 }
@@ -100,6 +105,7 @@ pub(crate) fn mk_host(links: &[(&str, u32, &[&str])]) -> Host {
     };
     Host {
         links: links.iter().map(mk_link).collect(),
+        sources: BTreeMap::new(),
     }
 }
 

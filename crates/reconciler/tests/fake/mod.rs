@@ -118,6 +118,18 @@ impl Kernel for FakeKernel {
         })
     }
 
+    fn checksum_offload(&mut self, link: IfName) -> Result<Option<bool>, Error> {
+        let state = self.0.lock().unwrap();
+        if !state.objects.contains_key(&Key::Link(link)) {
+            return Ok(None);
+        }
+        // A device of ours is made with it.
+        Ok(match state.objects.get(&Key::ChecksumOffload(link)) {
+            Some(Object::ChecksumOffload(on)) => Some(*on),
+            _ => Some(true),
+        })
+    }
+
     fn host(&mut self) -> Result<Host, Error> {
         let mut state = self.0.lock().unwrap();
         state.host_reads += 1;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use routelet_model::{
     ClusterEvent, IfName, Node, NodeAddress, NodeAddressKind, PerFamily, PodId, host_veth_name,
 };
-use routelet_planner::{Encapsulation, NftSettings, Settings, VxlanSettings};
+use routelet_planner::{Encapsulation, NftSettings, Settings, UnderlayRule, VxlanSettings};
 
 use super::{ip, name, net};
 
@@ -28,6 +28,7 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
     Settings {
         node_name: "node-0".to_owned(),
         encapsulation: Encapsulation::Vxlan,
+        underlay: UnderlayRule::InternalIp,
         ipip_device: "tunl0".parse().unwrap(),
         vxlan: VxlanSettings {
             device: PerFamily {
@@ -36,11 +37,13 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
             },
             vni: 4096,
             port: 4789,
+            checksum_offload: Some(false),
         },
         mtu: None,
         interface_prefix: "cali".to_owned(),
         nexthop_objects,
         allow_any_pod_address: false,
+        overlay_check: false,
         nft: Some(NftSettings {
             masquerade: true,
             masquerade_except: Vec::new(),

@@ -312,6 +312,10 @@ impl Agent {
             }
             let actual = match key {
                 Key::Sysctl(sysctl) => kernel.sysctl(*sysctl).unwrap().map(Object::Sysctl),
+                Key::ChecksumOffload(link) => {
+                    let on = kernel.checksum_offload(*link).unwrap();
+                    on.map(Object::ChecksumOffload)
+                }
                 _ => present.get(key).cloned(),
             };
             // Someone else's route to our own pod subnet does as well.

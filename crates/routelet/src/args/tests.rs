@@ -35,7 +35,9 @@ fn every_flag_has_the_variable_of_its_name_and_a_help_text() {
 fn defaults_are_those_of_the_design() {
     let RunArgs {
         cluster,
+        underlay,
         overlay,
+        overlay_check,
         nft,
         marks,
         kernel,
@@ -51,6 +53,8 @@ fn defaults_are_those_of_the_design() {
         ),
         (None, None, None)
     );
+    assert_eq!(underlay.underlay.to_string(), "internal-ip");
+    assert_eq!(overlay_check.overlay_check.rate(), None);
     assert!(!cluster.node_condition);
     assert_eq!(overlay.encapsulation, Encapsulation::Vxlan);
     assert_eq!(marks.vxlan_device.as_str(), "vxlan.calico");
@@ -59,6 +63,7 @@ fn defaults_are_those_of_the_design() {
         (overlay.vxlan_vni, overlay.vxlan_port, overlay.mtu),
         (4096, 4789, Mtu::Auto)
     );
+    assert_eq!(overlay.vxlan_checksum_offload, ChecksumOffload::Auto);
     assert_eq!(
         (marks.interface_prefix.as_str(), marks.route_protocol),
         ("cali", 80)

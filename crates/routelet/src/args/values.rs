@@ -139,6 +139,11 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     number(text, 1..=u16::MAX)
 }
 
+/// Probes in a second.
+pub(super) fn probes(text: &str) -> Result<u32, String> {
+    number(text, 1..=1000)
+}
+
 /// Size of a socket's receive buffer: from a quarter of the kernel's default to what its `int` can double.
 pub(super) fn receive_buffer(text: &str) -> Result<u32, String> {
     number(text, 1 << 16..=1 << 30)

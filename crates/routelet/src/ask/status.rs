@@ -57,6 +57,16 @@ fn troubles(state: &State) -> Vec<String> {
             ));
         }
     }
+    for peer in &dataplane.peers {
+        for network in &peer.networks {
+            let what = match network.overlay.as_deref() {
+                Some("unreachable") => "does not answer through the tunnel",
+                Some("large_lost") => "answers through the tunnel, but large packets do not arrive there",
+                _ => continue,
+            };
+            troubles.push(format!("node {} {what} ({})", peer.name, network.family));
+        }
+    }
     troubles.extend(dataplane.refusals.iter().map(|refusal| refusal.message.clone()));
     for chain in dataplane.forward_drop_chains.iter().filter(|chain| !chain.open) {
         let error = chain.error.as_ref();

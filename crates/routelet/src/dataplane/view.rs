@@ -135,11 +135,19 @@ impl Dataplane {
 
     fn peer_state(&self, view: PeerView) -> PeerState {
         let out_of_sync = view.keys.iter().filter(|key| !self.reconciler.is_in_place(key));
+        let overlay = |family| {
+            let verdict = self.overlay_check.as_ref()?.verdicts.get(&view.name, family)?;
+            Some(verdict.as_str().to_owned())
+        };
+        let networks = view.networks.into_iter().map(|network| PeerNetworkState {
+            overlay: overlay(network.family),
+            ..peer_network(network)
+        });
         PeerState {
-            name: view.name,
-            networks: view.networks.into_iter().map(peer_network).collect(),
+            networks: networks.collect(),
             refusals: view.refusals.into_iter().map(|refusal| refusal.message).collect(),
             out_of_sync: out_of_sync.map(ToString::to_string).collect(),
+            name: view.name,
         }
     }
 
@@ -220,5 +228,6 @@ fn peer_network(network: PeerNetwork) -> PeerNetworkState {
         vtep_mac: network.vtep_mac.to_string(),
         way: network.way.map_or("none", |way| way.as_str()).to_owned(),
         device: network.device.as_ref().map(ToString::to_string),
+        overlay: None,
     }
 }

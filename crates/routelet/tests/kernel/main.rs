@@ -11,6 +11,7 @@ mod diff;
 mod install_cni;
 mod log_level;
 mod objects;
+mod offload;
 mod operations;
 mod pods;
 mod readiness;

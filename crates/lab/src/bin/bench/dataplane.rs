@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource};
 use routelet_netlink::{Config, Kernel};
-use routelet_planner::{Encapsulation, NftSettings, Plan, Planner, Settings, VxlanSettings};
+use routelet_planner::{Encapsulation, NftSettings, Plan, Planner, Settings, UnderlayRule, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::message::PROTOCOL;
@@ -48,16 +48,19 @@ impl Dataplane {
         let settings = Settings {
             node_name: HERE.to_owned(),
             encapsulation: Encapsulation::Vxlan,
+            underlay: UnderlayRule::InternalIp,
             ipip_device: "tunl0".parse()?,
             vxlan: VxlanSettings {
                 device: devices,
                 vni: 4096,
                 port: 4789,
+                checksum_offload: None,
             },
             mtu: None,
             interface_prefix: "cali".to_owned(),
             nexthop_objects: true,
             allow_any_pod_address: false,
+            overlay_check: false,
             nft: nft_table.then_some(NftSettings {
                 masquerade: true,
                 masquerade_except: Vec::new(),

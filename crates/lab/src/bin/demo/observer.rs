@@ -82,7 +82,10 @@ impl Observer {
         self.kernel.drain(&mut self.hints);
         self.hints.clear();
         let mut state = State::new();
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Sysctl) {
+        for kind in Kind::ALL
+            .into_iter()
+            .filter(|kind| !matches!(kind, Kind::Sysctl | Kind::ChecksumOffload))
+        {
             self.kernel.dump(kind, None, &mut |key, object| {
                 _ = state.insert(key, comparable(object))
             })?;
