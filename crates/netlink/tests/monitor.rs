@@ -413,7 +413,10 @@ fn the_ways_that_are_followed_are_told_with_the_host_and_their_change_as_its() {
         for way in &ways {
             setup.add_route(*way).unwrap();
         }
-        assert!(!hints(&mut kernel).contains(&Hint::HostChanged(None)), "not asked for");
+        assert!(
+            !hints(&mut kernel).contains(&Hint::HostChanged(None)),
+            "not asked for"
+        );
         assert!(kernel.host().unwrap().sources.is_empty());
 
         kernel.follow_ways_to(destinations.to_vec());
@@ -427,7 +430,10 @@ fn the_ways_that_are_followed_are_told_with_the_host_and_their_change_as_its() {
             .into()
         );
         setup.add_route(elsewhere).unwrap();
-        assert!(!hints(&mut kernel).contains(&Hint::HostChanged(None)), "another way");
+        assert!(
+            !hints(&mut kernel).contains(&Hint::HostChanged(None)),
+            "another way"
+        );
         for (at, net_) in ["203.0.113.0/24", "2001:db8:9::/48"].into_iter().enumerate() {
             setup.delete_route(net(net_)).unwrap();
             expect(&mut kernel, &Hint::HostChanged(None));
