@@ -5,7 +5,7 @@ use std::time::Instant;
 use routelet_model::{IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::Hint;
 
-use crate::resync::note_slot;
+use crate::resync::{among_others, note_slot};
 use crate::table::Cause;
 use crate::{Kernel, Reconciler};
 
@@ -91,6 +91,7 @@ impl<K: Kernel> Reconciler<K> {
                 slot.crowded |= unknown || !was_known;
             });
         }
+        let object = among_others(&self.table, &key, object);
         note_slot(&mut self.table, key, Some(object));
         self.wake(&key);
     }

@@ -278,8 +278,22 @@ fn note(
         }
         _ => {}
     }
+    let object = among_others(table, &key, object);
     note_slot(table, key, Some(object));
     table.settle(&key, |slot| slot.seen = generation);
+}
+
+/// A route of ours as it counts: odd where others may stand beside it under its key, which are to go. Only those beside a
+/// blackhole are let be.
+pub(crate) fn among_others(table: &Table, key: &Key, object: Object) -> Object {
+    let may_not_be_alone = |slot: &Slot| match &slot.wanted {
+        Some(Object::Route(target)) => slot.crowded && *target != RouteTarget::Blackhole,
+        _ => false,
+    };
+    match object {
+        Object::Route(_) if table.get(key).is_some_and(may_not_be_alone) => Object::OddRoutes,
+        object => object,
+    }
 }
 
 /// Sets what the kernel has under a key, and what that says of someone else's doing.

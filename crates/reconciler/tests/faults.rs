@@ -486,3 +486,19 @@ fn a_foreign_route_beside_a_stale_one_does_not_hide_it() {
     bench.settle();
     assert!(!bench.objects().contains_key(&stale));
 }
+
+#[test]
+fn a_foreign_route_beside_ours_goes_also_where_someone_replaces_ours_meanwhile() {
+    let [.., (route, wanted)] = peer(1);
+    for replacement in [Object::Route(RouteTarget::Blackhole), wanted] {
+        let mut bench = Bench::with_peer();
+        bench.hint(Hint::Added(route, Object::Foreign { protocol: 4 }));
+        bench.hint(Hint::Seen(route, replacement.clone()));
+        bench.settle();
+        assert_eq!(
+            bench.operations(),
+            [(Verb::Supplant, route)],
+            "replaced by {replacement:?}"
+        );
+    }
+}
