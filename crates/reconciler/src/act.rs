@@ -1,4 +1,4 @@
-//! From marked keys to operations, and from the kernel's answers back into the table.
+//! From marked keys to operations.
 
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use routelet_netlink::{Operation, Verb};
 use rustc_hash::FxHashMap;
 
 use crate::backoff::Repair;
+use crate::carrier::Before;
 use crate::ownership::pod_route_link;
 use crate::report::Repaired;
 use crate::resync::is_setting;
@@ -95,7 +96,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Plans the next batch while one is under way: only what is to be made where nothing is, which is in no batch of
-    /// those that go that way.
+    /// those that go that way; and nothing that might use what is still to be changed.
     pub(crate) fn plan_ahead(&mut self, now: Instant) {
         let mut later = Vec::new();
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Link) {
@@ -106,6 +107,10 @@ impl<K: Kernel> Reconciler<K> {
                     Some(_) => later.push(key),
                     None => self.recover(&key),
                 }
+            }
+            let is_wanted = |key: &Key| self.table.get(key).is_some_and(|slot| slot.wanted.is_some());
+            if later.iter().any(is_wanted) {
+                break;
             }
         }
         for key in later {
@@ -320,13 +325,15 @@ impl<K: Kernel> Reconciler<K> {
     /// can go into the same batch; a failure takes that back.
     pub(crate) fn emit(&mut self, verb: Verb, key: Key, object: Object) {
         let mut actual = (verb != Verb::Delete).then(|| object.clone());
-        let mut previous = None;
+        let mut previous = Before::default();
         self.table.settle(&key, |slot| {
             if let (Some(Object::Link(new)), Some(Object::Link(old))) = (&mut actual, &slot.actual) {
                 new.index = old.index;
             }
-            previous = std::mem::replace(&mut slot.actual, actual);
-            slot.crowded = false;
+            previous = Before {
+                actual: std::mem::replace(&mut slot.actual, actual),
+                crowded: std::mem::take(&mut slot.crowded),
+            };
         });
         self.batch.operations.push(Operation { verb, key, object });
         self.batch.previous.push(previous);

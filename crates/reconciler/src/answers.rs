@@ -6,7 +6,7 @@ use routelet_model::{Key, Kind, Object};
 use routelet_netlink::{Error, Operation, Verb};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::carrier::Batch;
+use crate::carrier::{Batch, Before};
 use crate::resync::note_slot;
 use crate::table::Slot;
 use crate::{Kernel, Reconciler};
@@ -49,7 +49,12 @@ impl<K: Kernel> Reconciler<K> {
             self.report
                 .errors
                 .push((operation.key.kind(), failure.error.errno().unwrap_or(0)));
-            self.take_back(operation, previous[failure.index].take());
+            self.take_back(operation, std::mem::take(&mut previous[failure.index]));
+            // What is wanted otherwise by now has been queued, and is no trouble yet.
+            if !self.is_still_to_be(operation) {
+                self.table.queue(operation.key);
+                continue;
+            }
             let stands_there = operation.key.kind() == Kind::Route && failure.error.is_already_exists();
             match operation.verb {
                 Verb::Create if stands_there => _ = blocked.insert(operation.key),
@@ -85,8 +90,31 @@ impl<K: Kernel> Reconciler<K> {
         self.spare = batch;
     }
 
-    /// Undoes in the table what the kernel has refused.
-    fn take_back(&mut self, operation: &Operation, previous: Option<Object>) {
+    /// Whether the object is wanted so, or not wanted where it was to go.
+    fn is_still_to_be(&self, operation: &Operation) -> bool {
+        let wanted = self
+            .table
+            .get(&operation.key)
+            .and_then(|slot| slot.wanted.as_ref());
+        match operation.verb {
+            Verb::Delete => true,
+            Verb::Create | Verb::Replace | Verb::Supplant => wanted == Some(&operation.object),
+        }
+    }
+
+    /// Takes back what was planned and not sent.
+    pub(crate) fn unplan(&mut self) {
+        let Batch {
+            operations, previous, ..
+        } = std::mem::take(&mut self.batch);
+        for (operation, previous) in operations.iter().zip(previous).rev() {
+            self.take_back(operation, previous);
+            self.table.queue(operation.key);
+        }
+    }
+
+    /// Undoes in the table what has not come about.
+    fn take_back(&mut self, operation: &Operation, previous: Before) {
         let key = operation.key;
         // A repair that failed is none yet.
         let repairs = &mut self.report.repairs;
@@ -95,8 +123,8 @@ impl<K: Kernel> Reconciler<K> {
             .rposition(|repair| repair.key == key)
             .map(|at| repairs.swap_remove(at));
         self.table.settle(&key, |slot| {
-            slot.actual = previous;
-            slot.crowded = true;
+            slot.actual = previous.actual;
+            slot.crowded = previous.crowded;
             slot.drift = repair.map(|repair| repair.cause);
         });
     }

@@ -23,12 +23,19 @@ fn is_worth_the_way(operations: &[Operation]) -> bool {
     operations.len() >= WORTH_THE_WAY && operations.iter().all(|operation| operation.verb != Verb::Delete)
 }
 
+/// A slot before an operation was emitted for it.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    pub(crate) actual: Option<Object>,
+    pub(crate) crowded: bool,
+}
+
 /// Operations that are carried out together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) operations: Vec<Operation>,
-    /// For each, what the kernel had before.
-    pub(crate) previous: Vec<Option<Object>>,
+    /// For each, what the table had of the kernel before.
+    pub(crate) previous: Vec<Before>,
     /// What failed, once it has been carried out.
     pub(crate) failures: Vec<Failure>,
 }

@@ -4,7 +4,7 @@
 //! keys in one table, and [`Reconciler::step`] compares the marked keys and emits operations. A
 //! notification is a hint, a dump is the truth.
 //!
-//! Nothing here reads a clock, logs or knows Kubernetes: the caller gives the time and takes the report. While a long
+//! Nothing here decides by a clock of its own, logs or knows Kubernetes: the caller gives the time and takes the report. While a long
 //! batch is in the kernel, on a thread of its own, the next one is planned.
 
 mod act;

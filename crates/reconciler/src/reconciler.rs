@@ -198,6 +198,9 @@ impl<K: Kernel> Reconciler<K> {
             }
             self.land(now);
             self.take_hints(now);
+            if !self.may_plan_ahead(now) {
+                self.unplan();
+            }
             if !self.batch.operations.is_empty() {
                 self.send(now);
                 return Progress::More;
@@ -295,9 +298,13 @@ impl<K: Kernel> Reconciler<K> {
         links.insert(link);
     }
 
-    /// Takes what happened since the last call.
+    /// Takes what happened since the last call; nothing while a batch is under way, of which it is not known yet what
+    /// will have happened.
     pub fn take_report(&mut self) -> Report {
-        std::mem::take(&mut self.report)
+        match self.kernel.is_away() {
+            true => Report::default(),
+            false => std::mem::take(&mut self.report),
+        }
     }
 
     /// Numbers of objects of a kind.

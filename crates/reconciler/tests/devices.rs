@@ -149,3 +149,59 @@ fn a_veth_is_abandoned_whose_pod_was_wanted_and_is_no_more_and_only_once_no_rout
     bench.settle();
     assert_eq!(abandoned(&bench), [], "its pod is back");
 }
+
+#[test]
+fn a_device_made_anew_is_filled_again() {
+    let mut bench = Bench::with_peer();
+    for (key, _) in device().into_iter().chain(peer(1)) {
+        if !matches!(key, Key::Sysctl(_)) {
+            bench.meddle(key, None);
+        }
+    }
+    bench.hint(Hint::LinkGone(vxlan_device()));
+    bench.settle();
+    assert!(bench.holds(device().into_iter().chain(peer(1))));
+}
+
+#[test]
+fn a_device_with_other_parameters_is_made_anew() {
+    let mut bench = Bench::with_peer();
+    let [(key, mut wanted), ..] = device();
+    let Object::Link(link) = &mut wanted else { panic!() };
+    let routelet_model::LinkKind::Vxlan(vxlan) = &mut link.kind else {
+        panic!()
+    };
+    vxlan.vni = 99;
+    bench.want([(key, wanted.clone())]);
+    // The fake kernel does not take away what is on a device, as a real one does.
+    bench.settle();
+    let operations = bench.operations();
+    assert_eq!(operations[..2], [(Verb::Delete, key), (Verb::Create, key)]);
+    assert!(bench.holds([(key, wanted)]));
+    assert_eq!(bench.report().repairs, [], "a change of settings is no repair");
+    assert!(
+        operations.iter().any(|(_, key)| *key == peer(1)[0].0),
+        "what was on it is written again"
+    );
+}
+
+#[test]
+fn a_device_that_someone_sets_down_is_set_up_and_looked_at_twice() {
+    let mut bench = Bench::with_peer();
+    let [(key, down), ..] = device();
+    let Some(Object::Link(mut link)) = bench.objects().remove(&key) else {
+        panic!("{down}")
+    };
+    link.up = false;
+    bench.meddle(key, Some(Object::Link(link.clone())));
+    let [_, (neighbour, _), (nexthop, _), (route, _)] = peer(1);
+    bench.meddle(nexthop, None);
+    bench.meddle(route, None);
+    bench.hint(Hint::Seen(key, Object::Link(link)));
+    bench.settle();
+    assert!(bench.holds(device().into_iter().chain(peer(1))));
+    // What the kernel took away a moment after the first look is found by the second.
+    bench.meddle(neighbour, None);
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.holds(peer(1)));
+}

@@ -4,7 +4,7 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::{Bench, PROTOCOL, device, kernel_error, net, peer, pod, veth, veth_link, vxlan_device};
+use fake::{Bench, PROTOCOL, device, kernel_error, net, peer, pod, veth, veth_link};
 use nix::libc;
 use routelet_model::{Key, Kind, Object, RouteTarget};
 use routelet_netlink::{Error, Hint, Verb};
@@ -85,38 +85,6 @@ fn routes_that_went_silently_with_their_nexthop_come_back() {
     assert_eq!(
         bench.operations(),
         [(Verb::Create, nexthop), (Verb::Create, route)]
-    );
-}
-
-#[test]
-fn a_foreign_route_in_our_place_is_replaced_and_told() {
-    let mut bench = Bench::with_peer();
-    let route = Key::route(net("10.0.2.0/24"));
-    bench.meddle(route, Some(Object::Foreign { protocol: 4 }));
-    bench.want(peer(2));
-    bench.settle();
-    assert!(bench.holds(peer(2)));
-    let report = bench.report();
-    assert_eq!(
-        report.replaced.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
-        [route]
-    );
-    assert_eq!(report.refused, []);
-}
-
-#[test]
-fn a_foreign_route_stays_where_ours_is_wanted_no_more() {
-    let mut bench = Bench::with_peer();
-    let [.., (route, _)] = peer(1);
-    bench.script(move |o| (o.key == route).then(|| kernel_error(libc::EPERM)));
-    bench.meddle(route, Some(Object::Foreign { protocol: 4 }));
-    bench.hint(Hint::Seen(route, Object::Foreign { protocol: 4 }));
-    bench.settle();
-    bench.unwant(peer(1));
-    bench.settle();
-    assert_eq!(
-        bench.objects().get(&route),
-        Some(&Object::Foreign { protocol: 4 })
     );
 }
 
@@ -286,62 +254,6 @@ fn a_subnet_moves_to_another_node_make_before_break() {
 }
 
 #[test]
-fn a_device_made_anew_is_filled_again() {
-    let mut bench = Bench::with_peer();
-    for (key, _) in device().into_iter().chain(peer(1)) {
-        if !matches!(key, Key::Sysctl(_)) {
-            bench.meddle(key, None);
-        }
-    }
-    bench.hint(Hint::LinkGone(vxlan_device()));
-    bench.settle();
-    assert!(bench.holds(device().into_iter().chain(peer(1))));
-}
-
-#[test]
-fn a_device_with_other_parameters_is_made_anew() {
-    let mut bench = Bench::with_peer();
-    let [(key, mut wanted), ..] = device();
-    let Object::Link(link) = &mut wanted else { panic!() };
-    let routelet_model::LinkKind::Vxlan(vxlan) = &mut link.kind else {
-        panic!()
-    };
-    vxlan.vni = 99;
-    bench.want([(key, wanted.clone())]);
-    // The fake kernel does not take away what is on a device, as a real one does.
-    bench.settle();
-    let operations = bench.operations();
-    assert_eq!(operations[..2], [(Verb::Delete, key), (Verb::Create, key)]);
-    assert!(bench.holds([(key, wanted)]));
-    assert_eq!(bench.report().repairs, [], "a change of settings is no repair");
-    assert!(
-        operations.iter().any(|(_, key)| *key == peer(1)[0].0),
-        "what was on it is written again"
-    );
-}
-
-#[test]
-fn a_device_that_someone_sets_down_is_set_up_and_looked_at_twice() {
-    let mut bench = Bench::with_peer();
-    let [(key, down), ..] = device();
-    let Some(Object::Link(mut link)) = bench.objects().remove(&key) else {
-        panic!("{down}")
-    };
-    link.up = false;
-    bench.meddle(key, Some(Object::Link(link.clone())));
-    let [_, (neighbour, _), (nexthop, _), (route, _)] = peer(1);
-    bench.meddle(nexthop, None);
-    bench.meddle(route, None);
-    bench.hint(Hint::Seen(key, Object::Link(link)));
-    bench.settle();
-    assert!(bench.holds(device().into_iter().chain(peer(1))));
-    // What the kernel took away a moment after the first look is found by the second.
-    bench.meddle(neighbour, None);
-    bench.pass(Duration::from_secs(1));
-    assert!(bench.holds(peer(1)));
-}
-
-#[test]
 fn a_pod_waits_for_its_veth_without_a_retry() {
     let mut bench = Bench::with_peer();
     bench.want(pod("cali1", "10.0.0.7/32"));
@@ -440,22 +352,6 @@ fn a_surplus_object_of_ours_is_taken_away() {
 
 /// As when a route is deleted, found missing by a dump and made again, before the notification is read.
 #[test]
-fn a_late_notification_makes_no_foreign_route_of_ours() {
-    let mut bench = Bench::with_peer();
-    let [.., (route, _)] = peer(1);
-    bench.hint(Hint::Gone(route));
-    bench.settle();
-    assert!(bench.holds(peer(1)));
-    assert_eq!(
-        bench.operations(),
-        [(Verb::Create, route)],
-        "refused, as it is there"
-    );
-    let report = bench.report();
-    assert_eq!((report.replaced, report.repairs), (vec![], vec![]));
-}
-
-#[test]
 fn a_trouble_ends_when_someone_else_takes_its_object_away() {
     let mut bench = Bench::with_peer();
     let stale = Key::route(net("10.0.77.0/24"));
@@ -470,35 +366,4 @@ fn a_trouble_ends_when_someone_else_takes_its_object_away() {
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.reconciler.troubles().count(), 0);
     assert_eq!(bench.report().recovered.len(), 1);
-}
-
-#[test]
-fn a_foreign_route_beside_a_stale_one_does_not_hide_it() {
-    let mut bench = Bench::new();
-    bench.want(device());
-    let stale = Key::route(net("10.0.77.0/24"));
-    bench.meddle(stale, Some(Object::Route(RouteTarget::Blackhole)));
-    bench.settle();
-    // As the kernel's own route does, when an address is added to some link.
-    bench.hint(Hint::Seen(stale, Object::Foreign { protocol: 2 }));
-    bench.settle();
-    bench.reconciler.allow_removal();
-    bench.settle();
-    assert!(!bench.objects().contains_key(&stale));
-}
-
-#[test]
-fn a_foreign_route_beside_ours_goes_also_where_someone_replaces_ours_meanwhile() {
-    let [.., (route, wanted)] = peer(1);
-    for replacement in [Object::Route(RouteTarget::Blackhole), wanted] {
-        let mut bench = Bench::with_peer();
-        bench.hint(Hint::Added(route, Object::Foreign { protocol: 4 }));
-        bench.hint(Hint::Seen(route, replacement.clone()));
-        bench.settle();
-        assert_eq!(
-            bench.operations(),
-            [(Verb::Supplant, route)],
-            "replaced by {replacement:?}"
-        );
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fake::{Bench, device, kernel_error, net, vxlan_device};
 use nix::libc;
-use routelet_model::{Key, Object, RouteTarget};
+use routelet_model::{Key, Kind, Object, RouteTarget};
 use routelet_netlink::{Hint, Verb};
 use routelet_reconciler::Progress;
 
@@ -44,15 +44,22 @@ fn with_device() -> Bench {
     bench
 }
 
+/// Makes a step that leaves a long batch under way.
+fn send(bench: &mut Bench) {
+    let progress = bench.reconciler.step(bench.now);
+    assert_eq!(progress, Progress::More, "a long batch is under way");
+    assert_eq!(
+        bench.report().operations.total(),
+        0,
+        "it is not known yet what becomes of it"
+    );
+}
+
 /// Tells of all peers in portions, as the agent takes them, with a step after each.
 fn stream(bench: &mut Bench) {
     for first in (0..PEERS).step_by(AT_ONCE) {
         bench.want(peers(first..first + AT_ONCE));
-        assert_eq!(
-            bench.reconciler.step(bench.now),
-            Progress::More,
-            "a long batch is under way"
-        );
+        send(bench);
     }
 }
 
@@ -151,4 +158,86 @@ fn a_notification_that_comes_meanwhile_is_heeded() {
     let repairs: Vec<Key> = bench.report().repairs.iter().map(|repair| repair.key).collect();
     assert_eq!(repairs, [route]);
     assert_eq!(bench.kernel.0.lock().unwrap().dumps, 0, "no dump was needed");
+}
+
+#[test]
+fn the_next_batch_is_planned_as_if_the_one_under_way_went_well() {
+    let mut bench = with_device();
+    let [(nexthop, _), (route, _)] = peer(0);
+    bench.script(move |operation| {
+        let fails = operation.key == nexthop && operation.verb == Verb::Create;
+        fails.then(|| kernel_error(libc::ENOMEM))
+    });
+    let of_kind = |kind| peers(0..2 * AT_ONCE).filter(move |(key, _)| key.kind() == kind);
+    bench.want(of_kind(Kind::Nexthop));
+    send(&mut bench);
+    bench.want(of_kind(Kind::Route));
+    send(&mut bench);
+    // Sent before it was known that its nexthop is not there.
+    bench.settle();
+    let sent = bench.operations();
+    assert!(
+        sent.contains(&(Verb::Create, route)),
+        "{route} has not been planned meanwhile"
+    );
+    assert!(!bench.objects().contains_key(&nexthop));
+}
+
+#[test]
+fn what_is_to_be_changed_is_so_before_anything_new_uses_it() {
+    let mut bench = with_device();
+    let [(fdb, _), ..] = fake::peer(1);
+    bench.want([(fdb, Object::Fdb([192, 0, 2, 2].into()))]);
+    bench.settle();
+    bench.forget_past();
+    bench.want(peers(0..AT_ONCE));
+    send(&mut bench);
+    bench.want([(fdb, Object::Fdb([192, 0, 2, 99].into()))]);
+    bench.want(peers(AT_ONCE..2 * AT_ONCE));
+    bench.settle();
+    let sent = bench.operations();
+    let place = |key: Key| sent.iter().position(|(_, other)| *other == key);
+    let [(new, _), _] = peer(AT_ONCE);
+    assert!(place(fdb).is_some() && place(fdb) < place(new));
+}
+
+#[test]
+fn what_was_planned_meanwhile_is_not_sent_to_a_device_that_has_gone() {
+    let mut bench = with_device();
+    bench.want(peers(0..AT_ONCE));
+    send(&mut bench);
+    bench.want(peers(AT_ONCE..2 * AT_ONCE));
+    let device = Key::Link(vxlan_device());
+    bench.meddle(device, None);
+    bench.hint(Hint::LinkGone(vxlan_device()));
+    bench.settle();
+    let sent = bench.operations();
+    let place = |key: Key| sent.iter().position(|(_, other)| *other == key);
+    for number in AT_ONCE..2 * AT_ONCE {
+        let [(nexthop, _), _] = peer(number);
+        assert!(place(device) < place(nexthop), "{nexthop} comes after its device");
+    }
+    assert!(bench.holds(peers(AT_ONCE..2 * AT_ONCE)));
+}
+
+#[test]
+fn what_is_wanted_no_more_when_it_fails_is_no_trouble() {
+    let mut bench = with_device();
+    let mut routes = peers(0..AT_ONCE).filter(|(key, _)| key.kind() == Kind::Route);
+    let (taken, _) = routes.next().unwrap();
+    let (failing, _) = routes.next().unwrap();
+    bench.meddle(taken, Some(Object::Foreign { protocol: 4 }));
+    bench.script(move |operation| (operation.key == failing).then(|| kernel_error(libc::ENOMEM)));
+    bench.want(peers(0..AT_ONCE));
+    send(&mut bench);
+    for key in [taken, failing] {
+        bench.reconciler.want(key, None);
+    }
+    bench.settle();
+    let report = bench.report();
+    assert_eq!((report.replaced, report.refused), (vec![], vec![]));
+    assert_eq!(bench.reconciler.troubles().count(), 0);
+    assert!(!bench.operations().contains(&(Verb::Supplant, taken)));
+    let there = bench.objects();
+    assert_eq!(there.get(&taken), Some(&Object::Foreign { protocol: 4 }));
 }
