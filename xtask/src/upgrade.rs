@@ -45,8 +45,15 @@ pub(crate) fn test(commit: &str) -> Result<ExitCode> {
     let mut tests = program("debug", "rootless")?;
     tests
         .arg(cargo_program())
-        .args(["test", "--package", "routelet", "--test", "upgrade", "--"])
-        .arg("--include-ignored")
+        .args([
+            "test",
+            "--package",
+            "routelet",
+            "--test",
+            "upgrade",
+            "--test",
+            "earlier",
+        ])
         .env("ROUTELET_EARLIER_BIN", built.join("debug/routelet"));
     finish(tests)
 }

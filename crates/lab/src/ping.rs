@@ -20,6 +20,7 @@ use nix::sys::socket::{
     sendto, setsockopt, socket, sockopt,
 };
 use routelet_netlink::Netns;
+use routelet_netlink::echo::checksum;
 
 use crate::wait;
 
@@ -377,16 +378,6 @@ fn request(to: IpAddr, token: u64, number: u64, payload: usize) -> Vec<u8> {
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     packet
-}
-
-/// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) as u16).wrapping_add((folded >> 16) as u16)
 }
 
 /// A number that no other ping on this machine uses at this time.

@@ -305,8 +305,8 @@ pub(crate) struct AdminArgs {
     )]
     pub(crate) admin_address: AdminAddress,
 
-    /// Unix socket that serves the same to root on this node, and the plugin's configuration at /cni: a path, or "off".
-    /// The CNI plugin asks here whether the agent is ready.
+    /// Unix socket that serves the same to root on this node, and beside it the plugin's configuration (/cni), all that the
+    /// agent knows (/state) and what it logs (/log-level): a path, or "off". The CNI plugin and the other subcommands ask here.
     #[arg(
         long,
         env = "ROUTELET_ADMIN_SOCKET",

@@ -228,12 +228,11 @@ impl View {
             tokio::task::yield_now().await;
         }
         let failed = self.reconciler.take_report().failed_reads;
-        let reasons: Vec<_> = failed
-            .last()
-            .map(|(kind, error)| format!("{kind}: {error}"))
-            .into_iter()
-            .collect();
-        bail!("cannot read the kernel's state: {}", reasons.join("; "));
+        let reason = failed.last().map_or_else(
+            || "others keep changing it while it is read".to_owned(),
+            |(kind, error)| format!("{kind}: {error}"),
+        );
+        bail!("cannot read the kernel's state: {reason}");
     }
 
     fn differences(&self) -> Vec<Difference> {

@@ -244,7 +244,7 @@ pub(crate) struct PeerNetworkState {
     /// MAC address of its VXLAN device.
     pub(crate) vtep_mac: String,
     /// `vxlan`, `ipip`, `direct`, `others` (the route is not the agent's to make); `none` where it is not reached, for
-    /// the reasons in the peer's `refusals`.
+    /// the reasons in the peer's `refusals` or because the tunnel does not carry the family.
     pub(crate) way: String,
     /// The device that its routes lead over.
     pub(crate) device: Option<String>,

@@ -79,6 +79,19 @@ fn a_peer_that_is_cut_off_is_told_once_and_so_is_its_return() {
     agent(&cluster, 0).expect_log_lines(&["peer=node-3"], 0).unwrap();
 }
 
+#[test]
+fn a_node_that_goes_while_it_is_cut_off_counts_no_more() {
+    let mut cluster = cluster(3, RATE);
+    wait_held(&cluster, "reachable", 2.0);
+    let node = &cluster.nodes()[1].node;
+    cluster.lab().set_connected(node, false).unwrap();
+    wait_held(&cluster, "unreachable", 1.0);
+    let object = cluster.node_object_of(1, &Family::ALL, &Family::ALL).build();
+    cluster.api().delete(&object).unwrap();
+    wait_held(&cluster, "unreachable", 0.0);
+    wait_held(&cluster, "reachable", 1.0);
+}
+
 /// A link in the network between carries less than the nodes' own links: small packets pass, and large ones go nowhere
 /// without a word.
 #[test]
@@ -174,19 +187,24 @@ fn the_number_of_packets_is_bounded_whatever_the_number_of_peers() {
     assert!(asked.len() >= PROBES / 3, "{asked:?}");
 }
 
+/// Waits until an agent that audits each second has done so twice.
+fn wait_two_audits(agent: &Agent) {
+    let audits = "routelet_resync_seconds_count";
+    let before = agent.metric(audits).unwrap();
+    wait::until(wait::LONG, "two audits", || {
+        agent.metric(audits).unwrap() >= before + 2.0
+    })
+    .unwrap();
+}
+
 /// What passes the tunnel while agents read the whole kernel twice, and until a ping of the test's own has passed.
 fn passing(arguments: &[&str]) -> Vec<Echo> {
     let arguments = [arguments, &["--audit-interval", "1s"]].concat();
     let cluster = cluster(2, &arguments);
     let netns = cluster.nodes()[0].node.netns();
     let capture = Capture::start(netns, DEVICE).unwrap();
-    let audits = "routelet_resync_seconds_count";
     // Of the other node's agent: a capture hears all of its namespace, and asking would fill it.
-    let before = agent(&cluster, 1).metric(audits).unwrap();
-    wait::until(wait::LONG, "two audits", || {
-        agent(&cluster, 1).metric(audits).unwrap() >= before + 2.0
-    })
-    .unwrap();
+    wait_two_audits(agent(&cluster, 1));
     let marker: IpAddr = Ipv4Addr::new(10, 244, 2, 99).into();
     ping(netns, marker, 5, Duration::from_millis(1)).unwrap();
     let is_marker = |seen: &[Packet]| requests(seen).any(|echo| echo.to == marker);
@@ -209,11 +227,13 @@ fn switched_off_not_one_packet_is_sent() {
 /// Without a tunnel there is no end of it: nothing is asked, and nothing is told to be wrong.
 #[test]
 fn without_encapsulation_nothing_is_tested() {
-    let arguments = [RATE, &["--encapsulation", "none"]].concat();
+    let arguments = [RATE, &["--encapsulation", "none", "--audit-interval", "1s"]].concat();
     let cluster = cluster(2, &arguments);
     agent(&cluster, 0)
         .wait_log("the way to the other nodes is tested", wait::LONG)
         .unwrap();
+    // In that time each peer would have been asked, and have answered.
+    wait_two_audits(agent(&cluster, 0));
     let metrics = agent(&cluster, 0).metrics().unwrap();
     assert!(!metrics.contains("routelet_overlay_probes_total{"), "{metrics}");
 }

@@ -1,6 +1,6 @@
 //! The README, followed as by someone who has just come: a clone, and each of its commands in their order.
 //!
-//! It builds the workspace anew, so it does not run with the other tests: `cargo test -p routelet --test readme -- --ignored`.
+//! It builds the workspace anew, which takes minutes, so it runs only where it is named: `cargo test -p routelet --test readme`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -60,7 +60,6 @@ fn run(line: &str, clone: &Path, netns: Option<&Netns>, variables: &[(&str, &Pat
 }
 
 #[test]
-#[ignore = "builds the workspace anew, from a clone, which takes minutes"]
 fn each_command_of_the_readme_works_in_its_order() {
     let directory = TempDir::new().unwrap();
     let clone = directory.path().join("routelet");

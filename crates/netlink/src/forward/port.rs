@@ -96,6 +96,9 @@ pub(super) fn read(list: Attributes<'_>, port: u16) -> Result<Option<Drops>, Err
                         return Ok(None);
                     }
                     names_it = true;
+                    if limits_sources(info) {
+                        drops = Drops::Some;
+                    }
                 }
                 "comment" => {}
                 _ => drops = Drops::Some,
@@ -114,11 +117,68 @@ fn as_port(value: &[u8]) -> Option<u16> {
     value.try_into().ok().map(u16::from_be_bytes)
 }
 
-/// Whether the range of destination ports is about the port and not about all of them.
+/// Flags of a match of ports (linux/netfilter/xt_tcpudp.h): what is not in the range of source or destination ports.
+const NOT_FROM: u8 = 1;
+const NOT_TO: u8 = 2;
+
+/// Whether what is matched of destination ports is about the port and not about all of them.
 fn holds_port(info: &[u8], port: u16) -> bool {
+    let is_inverted = has_flag(info, NOT_TO);
+    match range(info, 4) {
+        Some((0, u16::MAX)) if !is_inverted => false,
+        Some((first, last)) => (first..=last).contains(&port) != is_inverted,
+        None => false,
+    }
+}
+
+/// Whether packets from some source ports only are matched.
+fn limits_sources(info: &[u8]) -> bool {
+    range(info, 0) != Some((0, u16::MAX)) || has_flag(info, NOT_FROM)
+}
+
+fn range(info: &[u8], offset: usize) -> Option<(u16, u16)> {
     let at = |offset| crate::frame::read_u16(info, offset);
-    match (at(4), at(6)) {
-        (Some(first), Some(last)) => (first, last) != (0, u16::MAX) && (first..=last).contains(&port),
-        _ => false,
+    Some((at(offset)?, at(offset + 2)?))
+}
+
+fn has_flag(info: &[u8], flag: u8) -> bool {
+    info.get(8).is_some_and(|flags| flags & flag != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(from: (u16, u16), to: (u16, u16), flags: u8) -> Vec<u8> {
+        let mut info: Vec<u8> = [from.0, from.1, to.0, to.1]
+            .iter()
+            .flat_map(|port| port.to_ne_bytes())
+            .collect();
+        info.push(flags);
+        info
+    }
+
+    #[test]
+    fn a_match_holds_a_port_by_its_range_or_by_what_is_not_in_it() {
+        let all = (0, u16::MAX);
+        for (to, flags, holds) in [
+            ((4789, 4789), 0, true),
+            ((4000, 5000), 0, true),
+            ((53, 53), 0, false),
+            (all, 0, false),
+            ((4789, 4789), NOT_TO, false),
+            ((53, 53), NOT_TO, true),
+        ] {
+            assert_eq!(holds_port(&info(all, to, flags), 4789), holds, "{to:?} {flags}");
+        }
+        assert!(!holds_port(&[0; 3], 4789));
+    }
+
+    #[test]
+    fn a_match_limits_source_ports_unless_it_takes_all_of_them() {
+        let to = (4789, 4789);
+        assert!(!limits_sources(&info((0, u16::MAX), to, 0)));
+        assert!(limits_sources(&info((1024, u16::MAX), to, 0)));
+        assert!(limits_sources(&info((0, u16::MAX), to, NOT_FROM)));
     }
 }

@@ -83,7 +83,20 @@ fn troubles(state: &State) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if troubles.is_empty() && out_of_sync(state) > 0 {
+        troubles.push(
+            "objects are not in the kernel as they should be, and nothing is known to be the reason: routelet diff shows \
+             which, the log whether someone keeps changing them"
+                .to_owned(),
+        );
+    }
     troubles
+}
+
+/// Objects that are not in the kernel as they should be.
+fn out_of_sync(state: &State) -> usize {
+    let counts = state.dataplane.objects.iter();
+    counts.map(|count| count.out_of_sync).sum()
 }
 
 fn text(state: &State, troubles: &[String], all: bool) -> String {
@@ -95,9 +108,8 @@ fn text(state: &State, troubles: &[String], all: bool) -> String {
         if !list.is_empty() {
             let _ = writeln!(text, "\n{title}:");
         }
-        for line in list {
-            let _ = writeln!(text, "  {line}");
-        }
+        let left_out = choose(list, all, |_| false, |line| _ = writeln!(text, "  {line}"));
+        text += &left_out;
     }
     let mut objects = Table::new(["OBJECTS", "WANTED", "ACTUAL", "OUT OF SYNC"]);
     for count in &dataplane.objects {
@@ -153,8 +165,7 @@ fn text(state: &State, troubles: &[String], all: bool) -> String {
 /// What is true of the whole node.
 fn head(state: &State, troubles: &[String]) -> String {
     let dataplane = &state.dataplane;
-    let out_of_sync: usize = dataplane.objects.iter().map(|count| count.out_of_sync).sum();
-    let is = match (state.ready, out_of_sync, troubles.len()) {
+    let is = match (state.ready, out_of_sync(state), troubles.len()) {
         (false, ..) => "not ready".to_owned(),
         (true, 0, 0) => "ready, in sync".to_owned(),
         (true, 0, count) => format!("ready, in sync, {count} to look at"),
@@ -222,8 +233,13 @@ fn watch_line(watch: &WatchState) -> String {
 const IN_SYNC: &str = "in sync";
 
 fn peer_state(peer: &PeerState) -> String {
+    let mut overlay = peer
+        .networks
+        .iter()
+        .filter_map(|network| network.overlay.as_deref());
+    let lost = overlay.find(|held| matches!(*held, "unreachable" | "large_lost"));
     match (peer.refusals.len(), peer.out_of_sync.len()) {
-        (0, 0) => IN_SYNC.to_owned(),
+        (0, 0) => lost.unwrap_or(IN_SYNC).replace('_', " "),
         (0, count) => format!("{count} out of sync"),
         _ => "refused".to_owned(),
     }

@@ -58,6 +58,7 @@ pub(crate) fn start(rate: u32, ready: watch::Receiver<NotReady>, metrics: Arc<Me
         changes,
         token: random.hash_one("token"),
         random,
+        changed: false,
     };
     tokio::spawn(check.run(rate, ready));
     OverlayCheck {
@@ -75,6 +76,8 @@ struct Check {
     random: RandomState,
     /// Marks our probes.
     token: u64,
+    /// Whether the peers, or what is held of them, are not as they were last counted.
+    changed: bool,
 }
 
 #[derive(Default)]
@@ -120,10 +123,8 @@ impl Check {
 
     /// Does all that there is to do at present.
     fn work(&mut self) {
-        let mut changed = false;
         while let Ok(change) = self.changes.try_recv() {
             self.take(change);
-            changed = true;
         }
         let now = Instant::now();
         let mut outcomes = Vec::new();
@@ -153,19 +154,20 @@ impl Check {
                 }
             }
         }
-        changed |= outcomes
+        self.changed |= outcomes
             .iter()
             .any(|outcome| outcome.verdict[0] != outcome.verdict[1]);
         for outcome in &outcomes {
             self.verdicts.set(&outcome.peer, Some(outcome.verdict[1]));
             self.teller.outcome(outcome);
         }
-        if changed {
+        if std::mem::take(&mut self.changed) {
             self.teller.counts(self.table.verdicts());
         }
     }
 
     fn take(&mut self, mut change: OverlayChange) {
+        self.changed = true;
         let delay = match &mut change {
             OverlayChange::Own { family, end } => {
                 let socket = self.sockets.get_mut(*family);

@@ -114,6 +114,16 @@ fn the_policy_lets_an_agent_write_the_one_condition_of_its_own_node() {
     assert_eq!(refused(&Request::but(not_ready)), [1]);
     assert_eq!(refused(&Request::but(no_more_ready)), [1]);
     assert_eq!(refused(&Request::but(moved)), [2]);
+    let labelled = |it: &mut Request| it.new["metadata"]["labels"] = json!({"zone": "b"});
+    // Other nodes' agents follow it, as they follow addresses.
+    let annotated = |it: &mut Request| {
+        it.old["metadata"]["annotations"] = json!({"projectcalico.org/IPv4Address": "192.0.2.1/24"});
+        it.new["metadata"]["annotations"] = json!({"projectcalico.org/IPv4Address": "192.0.2.9/24"});
+    };
+    let stripped = |it: &mut Request| it.old["metadata"]["annotations"] = json!({"owner": "net"});
+    assert_eq!(refused(&Request::but(labelled)), [3]);
+    assert_eq!(refused(&Request::but(annotated)), [3]);
+    assert_eq!(refused(&Request::but(stripped)), [3]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use routelet_lab::process::Process;
 use routelet_lab::{ApiServer, Lab, apiserver, skip, wait};
 use serde_json::{Value, json};
 
-use crate::helm::{CHART, is_missing};
+use crate::helm::{CHART, is_missing, kubectl};
 
 const NAMESPACE: &str = "/api/v1/namespaces/kube-system";
 const APPS: &str = "/apis/apps/v1/namespaces/kube-system";
@@ -187,16 +187,10 @@ fn helm_installs_upgrades_and_uninstalls() {
 /// No controllers run here: the test does what those of DaemonSets and Jobs would do.
 #[test]
 fn an_uninstall_waits_until_each_node_is_clean() {
-    if is_missing() {
-        skip!("helm is not installed");
-    }
-    let Ok(assets) = apiserver::assets() else {
-        skip!("there is no kube-apiserver");
+    let kubectl = match kubectl() {
+        Ok(kubectl) => kubectl,
+        Err(reason) => skip!("{reason}"),
     };
-    let kubectl = assets.join("kubectl");
-    if !kubectl.is_file() {
-        skip!("no kubectl beside kube-apiserver");
-    }
     let stage = Stage::new();
     stage.helm(&["install", "routelet", CHART]);
     assert!(

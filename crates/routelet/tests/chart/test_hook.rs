@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use routelet_lab::process::Process;
-use routelet_lab::{ApiServer, Backend, Cluster, KubeApi, Pod, apiserver, skip, wait};
+use routelet_lab::{ApiServer, Backend, Cluster, KubeApi, Pod, skip, wait};
 use serde_json::{Value, json};
 
-use crate::helm::{CHART, is_missing, texts};
+use crate::helm::{CHART, kubectl, texts};
 
 /// The release; the lab's own service account has the name routelet.
 const RELEASE: &str = "net";
@@ -79,16 +79,10 @@ fn run_as(
 
 #[test]
 fn helm_test_asks_from_a_pod_whether_each_node_has_a_ready_agent() {
-    if is_missing() {
-        skip!("helm is not installed");
-    }
-    let Ok(assets) = apiserver::assets() else {
-        skip!("there is no kube-apiserver");
+    let kubectl = match kubectl() {
+        Ok(kubectl) => kubectl,
+        Err(reason) => skip!("{reason}"),
     };
-    let kubectl = assets.join("kubectl");
-    if !kubectl.is_file() {
-        skip!("no kubectl beside kube-apiserver");
-    }
     let mut cluster = Cluster::with_agents(Backend::KubeApiserver, 1).unwrap();
     let place = cluster.add_pod(0, "place", 2).unwrap();
     let mut install = helm(&mut cluster, &["install", RELEASE, CHART]);

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use routelet_lab::apiserver;
 use serde_json::Value;
 
 /// The chart's directory.
@@ -12,6 +14,19 @@ pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../chart
 /// Whether helm is not there.
 pub(crate) fn is_missing() -> bool {
     Command::new("helm").arg("version").output().is_err()
+}
+
+/// The kubectl for the real API server beside helm, or why there is none.
+pub(crate) fn kubectl() -> Result<PathBuf, &'static str> {
+    if is_missing() {
+        return Err("helm is not installed");
+    }
+    let assets = apiserver::assets().map_err(|_| "there is no kube-apiserver")?;
+    let kubectl = assets.join("kubectl");
+    match kubectl.is_file() {
+        true => Ok(kubectl),
+        false => Err("no kubectl beside kube-apiserver"),
+    }
 }
 
 /// What `helm` says to these arguments.

@@ -3,25 +3,20 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use routelet_model::{Family, Key, MacAddr, NftSet, Object, RouteTarget, Sysctl, SysctlName, vtep_mac};
 use serde_json::{Value, json};
 
+use crate::program::{routelet, told};
 use crate::stage::{DEVICE, NO_AUDIT, OURS, Stage, create, delete, peer_name, peer_subnet, replace};
 
 /// The program with these variables and none beside; exit code, standard output and standard error.
 fn diff(stage: &Stage, words: &[&str], variables: &[(&str, String)]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
-    command.env_clear().arg("diff").args(words);
-    command.envs(variables.iter().map(|(name, value)| (name, value)));
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = stage.netns().run(|| command.output().unwrap()).unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
+    let mut command = routelet(&["diff"]);
+    command
+        .args(words)
+        .envs(variables.iter().map(|(name, value)| (name, value)));
+    stage.netns().run(|| told(&mut command)).unwrap()
 }
 
 /// The variables of an agent's pod, as far as it cannot do without.

@@ -1,12 +1,12 @@
 //! What the agent logs, changed while it runs: on the unix socket, and not on the port.
 
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use routelet_cni::agent::{self, Answer, Limits};
 use routelet_lab::{Backend, wait};
 
+use crate::program::{routelet, told};
 use crate::stage::{NO_AUDIT, Stage};
 
 const LIMITS: Limits = Limits {
@@ -21,15 +21,12 @@ fn ask(stage: &mut Stage, method: &str, body: &str) -> Answer {
 
 /// Exit code, standard output, standard error.
 fn log_level(socket: &Path, words: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
-    command.env_clear().arg("log-level").args(words);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.arg("--admin-socket").arg(socket).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
+    told(
+        routelet(&["log-level"])
+            .args(words)
+            .arg("--admin-socket")
+            .arg(socket),
+    )
 }
 
 /// Has a repair made, which is told at level info.

@@ -14,6 +14,7 @@ mod objects;
 mod offload;
 mod operations;
 mod pods;
+mod program;
 mod readiness;
 mod restart;
 mod settings;

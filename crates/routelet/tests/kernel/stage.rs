@@ -75,6 +75,15 @@ impl Stage {
         stage
     }
 
+    /// One whose agent does not become ready, for the node has no Node object.
+    pub(crate) fn without_its_node_object() -> Self {
+        let mut stage = Self::without_agent(0);
+        let object = stage.cluster.node_object(0).build();
+        stage.cluster.api().delete(&object).unwrap();
+        stage.cluster.start_agent(0, NO_AUDIT).unwrap();
+        stage
+    }
+
     /// Starts the agent, anew where one runs, and waits until it is ready.
     pub(crate) fn start_agent(&mut self, arguments: &[&str]) {
         // An agent still running would send the new one away.

@@ -205,10 +205,7 @@ fn the_state_is_for_root_and_asking_for_it_writes_nothing() {
 
 #[test]
 fn an_agent_that_is_not_ready_says_what_it_waits_for() {
-    let mut stage = Stage::without_agent(0);
-    let object = stage.cluster.node_object(0).build();
-    stage.cluster.api().delete(&object).unwrap();
-    stage.cluster.start_agent(0, NO_AUDIT).unwrap();
+    let mut stage = Stage::without_its_node_object();
     let socket = stage.agent().socket();
     wait::until(wait::LONG, "the agent to answer", || {
         agent::get(&socket, "/state").is_ok_and(|answer| answer.status == 200)

@@ -2,26 +2,23 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use routelet_lab::{TempDir, wait};
 use serde_json::Value;
 
+use crate::program::{routelet, told};
 use crate::stage::{NO_AUDIT, Stage, delete};
 
 /// Exit code, standard output, standard error.
 fn status(socket: &Path, words: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
-    command.env_clear().arg("status").args(words);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.arg("--admin-socket").arg(socket).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
+    told(
+        routelet(&["status"])
+            .args(words)
+            .arg("--admin-socket")
+            .arg(socket),
+    )
 }
 
 /// The words of the line that begins with these.
@@ -149,10 +146,7 @@ fn many_peers_are_cut_short() {
 
 #[test]
 fn an_agent_that_is_not_ready_ends_with_4() {
-    let mut stage = Stage::without_agent(0);
-    let object = stage.cluster.node_object(0).build();
-    stage.cluster.api().delete(&object).unwrap();
-    stage.cluster.start_agent(0, NO_AUDIT).unwrap();
+    let mut stage = Stage::without_its_node_object();
     let socket = stage.agent().socket();
     wait::until(wait::LONG, "the reason to be shown", || {
         let (code, text, _) = status(&socket, &[]);

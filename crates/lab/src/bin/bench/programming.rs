@@ -35,22 +35,7 @@ const RESYNCS: usize = 5;
 /// What takes less than a few milliseconds is measured more often: until so many objects were programmed.
 const ENOUGH: usize = 1_000;
 
-/// Columns of programming. CPU time is that of all threads; "heard" is the raw writer while someone listens to what it
-/// changes.
-const PROGRAMMING_COLUMNS: [&str; 10] = [
-    "what",
-    "routelet ms",
-    "raw ms",
-    "ratio",
-    "routelet CPU ms",
-    "raw CPU ms",
-    "CPU ratio",
-    "routelet µs each",
-    "raw heard ms",
-    "ratio to heard",
-];
-
-/// Columns of comparison.
+/// Columns of both tables. CPU time is that of all threads.
 const COLUMNS: [&str; 8] = [
     "what",
     "routelet ms",
@@ -61,6 +46,9 @@ const COLUMNS: [&str; 8] = [
     "CPU ratio",
     "routelet µs each",
 ];
+
+/// What programming has beside: the raw writer while someone listens to what it changes.
+const HEARD_COLUMNS: [&str; 2] = ["raw heard ms", "ratio to heard"];
 
 /// Columns of what the nft table costs. Without it is what the tables above have.
 const NFT_COLUMNS: [&str; 8] = [
@@ -136,7 +124,7 @@ pub(crate) fn raw_nodes(count: usize) -> Result<Samples> {
 }
 
 fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
-    let mut programming = Table::new("Programming from empty", &PROGRAMMING_COLUMNS);
+    let mut programming = Table::new("Programming from empty", &[&COLUMNS[..], &HEARD_COLUMNS].concat());
     let mut resync = Table::new("Clean comparison with the kernel", &COLUMNS);
     let mut nft = Table::new("What the nft table adds", &NFT_COLUMNS);
     for (load, outcome) in loads.iter().zip(outcomes) {

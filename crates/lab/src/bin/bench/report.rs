@@ -31,7 +31,7 @@ pub(crate) struct Report {
 pub(crate) struct Table {
     title: &'static str,
     /// Heads of the columns, with the unit.
-    columns: &'static [&'static str],
+    columns: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -104,10 +104,10 @@ impl Target {
 }
 
 impl Table {
-    pub(crate) fn new(title: &'static str, columns: &'static [&'static str]) -> Self {
+    pub(crate) fn new(title: &'static str, columns: &[&'static str]) -> Self {
         Self {
             title,
-            columns,
+            columns: columns.to_vec(),
             rows: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel's routing decision about the packet, against what it should be.
 
 use ipnet::IpNet;
-use routelet_model::{IfName, RouteTarget};
+use routelet_model::IfName;
 use routelet_netlink::fib::{Decision, FibRoute, Refusal};
 
 use super::super::facts::{Destination, Facts, Peer};
@@ -83,7 +83,7 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
                     Some(known) if known.device.is_some() && known.device != target.link() => {
                         let device = known.device.map(|device| device.to_string()).unwrap_or_default();
                         let finding = format!("{}, and the agent wants it over {device}", describe(route));
-                        broken(to, finding, facts.repair(&replace(facts, subnet, target)))
+                        broken(to, finding, facts.agents())
                     }
                     _ => ok(to, describe(route)),
                 };
@@ -210,10 +210,6 @@ fn dropped(facts: &Facts, veth: IfName, destination: &Destination, refusal: Refu
             format!("give the host a route to it (ip route get {to}), such as a default route"),
         ),
     }
-}
-
-fn replace(facts: &Facts, subnet: IpNet, target: RouteTarget) -> String {
-    format!("ip route del {subnet} {target} proto {}", facts.protocol)
 }
 
 fn ok(to: std::net::IpAddr, finding: impl Into<String>) -> Hop {
