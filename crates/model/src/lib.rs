@@ -25,6 +25,6 @@ pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};
 pub use ifname::{IfName, InvalidIfName};
 pub use mac::{InvalidMac, MacAddr};
-pub use nft::{NftRules, NftSet};
+pub use nft::{NftRules, NftSet, PrefixLens};
 pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
 pub use sysctl::{Sysctl, SysctlName, host_veth_sysctls};

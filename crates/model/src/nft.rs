@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{IfName, Key, PerFamily};
+use crate::{Family, IfName, Key, PerFamily};
 
-/// A set of the table; the table has one for each family.
+/// What a set of the table holds; the table has one for each family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NftSet {
-    /// Pod subnets of all nodes.
+    /// Pod subnets of all nodes. It is one set for each prefix length, so that one subnet more takes the kernel the
+    /// same time however many there are.
     Pods,
     /// Underlay addresses of all other nodes.
     Nodes,
@@ -37,13 +38,37 @@ impl NftSet {
 
     /// Whether its elements are ranges of addresses; no two of them may overlap.
     pub fn has_ranges(self) -> bool {
-        !matches!(self, Self::Nodes)
+        matches!(self, Self::Except | Self::OwnPods)
     }
 }
 
 impl fmt::Display for NftSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// Prefix lengths of subnets; 0, which is everything, is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct PrefixLens(u128);
+
+impl PrefixLens {
+    /// All of them, the shortest first.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (1..=128).filter(move |len| self.0 & Self::bit(*len) != 0)
+    }
+
+    fn bit(len: u8) -> u128 {
+        u32::from(len)
+            .checked_sub(1)
+            .and_then(|bit| 1u128.checked_shl(bit))
+            .unwrap_or(0)
+    }
+}
+
+impl FromIterator<u8> for PrefixLens {
+    fn from_iter<T: IntoIterator<Item = u8>>(lens: T) -> Self {
+        Self(lens.into_iter().fold(0, |bits, len| bits | Self::bit(len)))
     }
 }
 
@@ -62,6 +87,8 @@ pub struct NftRules {
     pub masquerade: bool,
     /// Whether nodes send IPIP, so that no one else may.
     pub ipip: bool,
+    /// How long the prefixes of pod subnets are: where to look whether an address is a pod's.
+    pub pod_prefix_lens: PerFamily<PrefixLens>,
 }
 
 impl fmt::Display for NftRules {
@@ -81,15 +108,27 @@ impl fmt::Display for NftRules {
         write!(
             f,
             " port {port} masquerade {masquerade} vxlan {vxlan} ipip {ipip}"
-        )
+        )?;
+        for family in Family::ALL {
+            let mut before = format!(" {family} pods in /");
+            for len in self.pod_prefix_lens.get(family).iter() {
+                write!(f, "{before}{len}")?;
+                ",/".clone_into(&mut before);
+            }
+        }
+        Ok(())
     }
 }
 
 impl Key {
-    /// The key of the element that covers `net` in a set. In one without ranges: its first address.
+    /// The key of the element that covers `net` in a set; of nodes, its first address.
     pub fn nft_element(set: NftSet, net: IpNet) -> Self {
         let first = net.network();
-        let last = if set.has_ranges() { net.broadcast() } else { first };
+        let last = if set == NftSet::Nodes {
+            first
+        } else {
+            net.broadcast()
+        };
         Self::NftElement { set, first, last }
     }
 }
@@ -117,6 +156,13 @@ fn prefix_of(first: IpAddr, last: IpAddr) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_lengths_are_kept_in_order_and_once() {
+        let lens: PrefixLens = [128, 24, 1, 24, 0].into_iter().collect();
+        assert_eq!(lens.iter().collect::<Vec<_>>(), [1, 24, 128]);
+        assert_eq!(PrefixLens::default().iter().count(), 0);
+    }
 
     #[test]
     fn elements_are_named_by_the_prefix_where_they_are_one() {

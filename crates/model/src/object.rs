@@ -33,7 +33,7 @@ pub enum Key {
         set: NftSet,
         /// First address.
         first: IpAddr,
-        /// Last address; the first one where the set has no ranges.
+        /// Last address; of a node, its only one.
         last: IpAddr,
     },
     /// The chains and rules of our nft table, all of them. They come after what they look up.

@@ -5,13 +5,14 @@
 //! no danger to anyone: the kernel prefers the longer prefix. This rule needs no second look: whoever
 //! loses to a claim that loses itself, loses to that one's winner too.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use routelet_model::{Family, MacAddr, Node, host_prefix};
+use routelet_model::{Family, MacAddr, Node, PrefixLens, host_prefix};
 
 use crate::Reason;
 use crate::contest::Contest;
@@ -101,8 +102,8 @@ pub(crate) struct Claims {
     subnets: Contest<IpNet, ByAge>,
     /// The claimed subnets once more, in order: those within another follow it.
     order: BTreeSet<IpNet>,
-    /// The prefix lengths that any subnet ever had: where to look for one around another.
-    prefix_lens: BTreeSet<(Family, u8)>,
+    /// How many of them have each prefix length: where to look for one around another.
+    prefix_lens: BTreeMap<(Family, u8), usize>,
     tunnel_addresses: Contest<IpAddr, ByAge>,
     vtep_macs: Contest<(Family, MacAddr), ByAge>,
     /// Not refused to the younger: a Node made anew under another name has the address of the former one.
@@ -114,7 +115,7 @@ impl Claims {
         Self {
             subnets: Contest::new(),
             order: BTreeSet::new(),
-            prefix_lens: BTreeSet::new(),
+            prefix_lens: BTreeMap::new(),
             tunnel_addresses: Contest::new(),
             vtep_macs: Contest::new(),
             underlays: Contest::new(),
@@ -127,8 +128,9 @@ impl Claims {
             let claimant = ByAge(node.clone());
             match claim {
                 Claim::Subnet(subnet) => {
-                    self.prefix_lens.insert(len_of(subnet));
-                    self.order.insert(subnet);
+                    if self.order.insert(subnet) {
+                        *self.prefix_lens.entry(len_of(subnet)).or_default() += 1;
+                    }
                     self.subnets.enter(subnet, claimant);
                 }
                 Claim::TunnelAddress(address) => self.tunnel_addresses.enter(address, claimant),
@@ -147,8 +149,8 @@ impl Claims {
             match claim {
                 Claim::Subnet(subnet) => {
                     self.subnets.leave(subnet, &claimant);
-                    if self.subnets.first(subnet).is_none() {
-                        self.order.remove(&subnet);
+                    if self.subnets.first(subnet).is_none() && self.order.remove(&subnet) {
+                        self.forget_len_of(subnet);
                     }
                 }
                 Claim::TunnelAddress(address) => self.tunnel_addresses.leave(address, &claimant),
@@ -170,24 +172,41 @@ impl Claims {
         self.underlays.first(address).map(|ByAge(node)| node.as_ref())
     }
 
-    /// The claimed subnets around this one, and who holds them.
-    pub(crate) fn holders_around(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, &Node)> {
-        let (family, own_len) = len_of(subnet);
-        self.prefix_lens
-            .range((family, 0)..(family, own_len))
-            .filter_map(move |(_, len)| IpNet::new(subnet.addr(), *len).ok())
-            .map(|net| net.trunc())
-            .filter_map(|net| self.subnet_holder(net).map(|holder| (net, holder)))
+    fn forget_len_of(&mut self, subnet: IpNet) {
+        if let Entry::Occupied(mut count) = self.prefix_lens.entry(len_of(subnet)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// The prefix lengths of all claimed subnets of a family.
+    pub(crate) fn prefix_lens(&self, family: Family) -> PrefixLens {
+        self.lens_from(family, 0).collect()
+    }
+
+    /// Whether a length may come or go with the Node's claims.
+    pub(crate) fn may_change_prefix_lens(&self, node: &Node) -> bool {
+        let mut subnets = Family::ALL
+            .into_iter()
+            .flat_map(|family| pod_subnets(node, family));
+        subnets.any(|subnet| {
+            let count = self.prefix_lens.get(&len_of(subnet)).copied().unwrap_or_default();
+            count <= node.pod_subnets.len()
+        })
+    }
+
+    /// The prefix lengths of claimed subnets, from this one on.
+    fn lens_from(&self, family: Family, len: u8) -> impl Iterator<Item = u8> {
+        let lens = self.prefix_lens.range((family, len)..=(family, u8::MAX));
+        lens.map(|((_, len), _)| *len)
     }
 
     /// The claimed subnets within this one, but not this one itself.
     fn within(&self, subnet: IpNet) -> impl Iterator<Item = IpNet> {
         let (family, own_len) = len_of(subnet);
-        let are_longer = self
-            .prefix_lens
-            .range((family, own_len + 1)..=(family, u8::MAX))
-            .next()
-            .is_some();
+        let are_longer = self.lens_from(family, own_len + 1).next().is_some();
         let within = subnet..=host_prefix(subnet.broadcast());
         are_longer
             .then(|| self.order.range(within))
@@ -202,10 +221,7 @@ impl Claims {
         let oldest = match claim {
             Claim::Subnet(subnet) => {
                 let (family, own_len) = len_of(subnet);
-                let lens = self
-                    .prefix_lens
-                    .range((family, 0)..=(family, own_len))
-                    .map(|(_, len)| *len);
+                let lens = self.lens_from(family, 0).take_while(|len| *len <= own_len);
                 let around = lens.filter_map(|len| IpNet::new(subnet.addr(), len).ok());
                 around.filter_map(|net| self.subnets.first(net.trunc())).min()
             }

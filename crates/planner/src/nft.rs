@@ -1,8 +1,8 @@
 //! What the nft table holds: the table, its rules, and for each Node its pod subnets and underlay addresses.
 //!
-//! A set of ranges takes no two that overlap, but pod subnets may lie one within the other. Then the outer one alone
-//! is wanted. A subnet that no node may route is no pods' subnet, or a wrong one could keep the whole Internet from
-//! being masqueraded.
+//! A set of ranges takes no two that overlap, but this node's pod subnets may lie one within the other. Then the outer
+//! one alone is wanted there. A subnet that no node may route is no pods' subnet, or a wrong one could keep the whole
+//! Internet from being masqueraded.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -55,6 +55,14 @@ pub(crate) fn want_table(known: &Known<'_>, facts: &Facts, wanted: &mut Wanted) 
         masquerade: nft.masquerade,
         vxlan: encapsulation.tunnel() == Some(Tunnel::Vxlan),
         ipip: encapsulation.tunnel() == Some(Tunnel::Ipip),
+        pod_prefix_lens: if nft.masquerade {
+            PerFamily {
+                v4: known.claims.prefix_lens(Family::V4),
+                v6: known.claims.prefix_lens(Family::V6),
+            }
+        } else {
+            PerFamily::default()
+        },
     };
     wanted.object(Key::NftTable, Object::NftTable);
     // The rules judge by what all Nodes have: earlier, they would drop what peers send that are about to be told.
@@ -92,18 +100,12 @@ pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mu
     for subnet in &node.pod_subnets {
         // What this node has it keeps, whoever claims it too.
         let holds = is_own || is_holder(known.claims.subnet_holder(*subnet));
-        // Adding to a set of ranges takes the kernel the longer the more it holds: none is added that changes nothing.
+        // None is added that changes nothing.
         let is_excepted = nft.masquerade_except.iter().any(|net| net.contains(subnet));
-        if holds && !is_excepted && may_hold_pods(*subnet, node, own) && !is_covered(*subnet, known, own) {
+        if holds && !is_excepted && may_hold_pods(*subnet, node, own) {
             want_element(NftSet::Pods, *subnet, wanted);
         }
     }
-}
-
-/// Whether a subnet around this one is in the set.
-fn is_covered(subnet: IpNet, known: &Known<'_>, own: &Facts) -> bool {
-    let mut around = known.claims.holders_around(subnet);
-    is_within_own(subnet, own) || around.any(|(around, holder)| may_hold_pods(around, holder, own))
 }
 
 /// Whether this node has a subnet around this one.
@@ -112,9 +114,12 @@ fn is_within_own(subnet: IpNet, own: &Facts) -> bool {
     all.any(|around| *around != subnet && around.contains(&subnet))
 }
 
-/// Whether pods may be in the subnet of the Node: it is this node's, or overlaps neither this node's nor the two
-/// nodes' own addresses.
+/// Whether pods may be in the subnet of the Node: it is not everything, and it is this node's, or overlaps neither this
+/// node's nor the two nodes' own addresses.
 fn may_hold_pods(subnet: IpNet, node: &Node, own: &Facts) -> bool {
+    if subnet.prefix_len() == 0 {
+        return false;
+    }
     if node.name == own.node.name {
         return true;
     }

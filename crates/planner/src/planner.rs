@@ -173,7 +173,11 @@ impl Planner {
                 }
             }
         }
-        let own = peers.remove(&self.settings.node_name);
+        let own = peers.remove(&self.settings.node_name)
+            || old
+                .iter()
+                .chain(&node)
+                .any(|node| self.claims.may_change_prefix_lens(node));
         let touched = Touched {
             own,
             peers: Names::These(peers),

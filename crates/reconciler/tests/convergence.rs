@@ -228,6 +228,10 @@ fn nft() -> impl Strategy<Value = (Key, Object)> {
             masquerade,
             vxlan: !ipip,
             ipip,
+            pod_prefix_lens: PerFamily {
+                v4: [20, 24, 26].into_iter().collect(),
+                v6: [32, 64, 80].into_iter().collect(),
+            },
         };
         (Key::NftRules, Object::NftRules(rules))
     });

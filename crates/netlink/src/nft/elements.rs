@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use routelet_model::{Family, NftSet};
+use routelet_model::Family;
 
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::nft::message::{HEADER, Kind, Message, Writer};
+use crate::nft::set::{Range, Set};
 
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -20,34 +21,16 @@ const NFTA_DATA_VALUE: u16 = 1;
 /// Most elements of one message: of ranges of IPv6 addresses, 64 bytes each, half of what an attribute can hold.
 const AT_ONCE: usize = 512;
 
-/// The first and the last address of an element; the same where the set has no ranges.
-pub(crate) type Range = (IpAddr, IpAddr);
-
-/// The name of a set of the table.
-pub(crate) fn set_name(set: NftSet, family: Family) -> String {
-    let family = match family {
-        Family::V4 => "v4",
-        Family::V6 => "v6",
-    };
-    format!("{set}_{family}")
-}
-
 /// The messages that add elements to a set, or take them away.
-pub(crate) fn messages(
-    kind: Kind,
-    table: &str,
-    set: NftSet,
-    family: Family,
-    ranges: &[Range],
-) -> impl Iterator<Item = Message> {
-    let name = set_name(set, family);
+pub(crate) fn messages(kind: Kind, table: &str, set: Set, ranges: &[Range]) -> impl Iterator<Item = Message> {
+    let name = set.name();
     ranges.chunks(AT_ONCE).map(move |ranges| {
         Message::new(kind, table, |message| {
             message.text(NFTA_SET_ELEM_LIST_SET, &name);
             message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                 for (first, last) in ranges {
                     write_bound(list, *first, false);
-                    let after = set.has_ranges().then(|| after(*last)).flatten();
+                    let after = set.of.has_ranges().then(|| after(*last)).flatten();
                     if let Some(after) = after {
                         write_bound(list, after, true);
                     }
@@ -70,9 +53,9 @@ fn write_bound(list: &mut Writer, address: IpAddr, end: bool) {
 }
 
 /// The request for all elements of a set.
-pub(crate) fn get(table: &str, set: NftSet, family: Family) -> Message {
+pub(crate) fn get(table: &str, set: Set) -> Message {
     Message::new(Kind::GetElement, table, |message| {
-        message.text(NFTA_SET_ELEM_LIST_SET, &set_name(set, family));
+        message.text(NFTA_SET_ELEM_LIST_SET, &set.name());
     })
 }
 
@@ -111,13 +94,13 @@ pub(crate) fn read(payload: &[u8]) -> Result<Vec<Bound>, Error> {
 }
 
 /// The ranges that the elements of one set add up to, in the order of their addresses.
-pub(crate) fn ranges(set: NftSet, mut bounds: Vec<Bound>) -> Vec<Range> {
+pub(crate) fn ranges(set: Set, mut bounds: Vec<Bound>) -> Vec<Range> {
     // An end sorts before a beginning at the same address.
     bounds.sort_unstable_by_key(|(address, end)| (*address, !*end));
-    if !set.has_ranges() {
+    if !set.of.has_ranges() {
         return bounds
             .into_iter()
-            .map(|(address, _)| (address, address))
+            .map(|(address, _)| set.range(address))
             .collect();
     }
     let mut ranges = Vec::new();
@@ -157,6 +140,7 @@ fn last_of(family: Family) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use routelet_model::NftSet;
 
     use super::*;
 
@@ -179,7 +163,7 @@ mod tests {
             (ip("10.0.1.0"), ip("10.0.1.255")),
             (ip("224.0.0.0"), ip("255.255.255.255")),
         ];
-        assert_eq!(ranges(NftSet::Pods, bounds), expected);
+        assert_eq!(ranges(Set::plain(NftSet::OwnPods, Family::V4), bounds), expected);
     }
 
     proptest! {

@@ -5,10 +5,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use routelet_model::{Family, NftSet};
+use routelet_model::Family;
 
-use crate::nft::elements::set_name;
 use crate::nft::message::Writer;
+use crate::nft::set::Set;
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -52,6 +52,16 @@ pub(crate) enum Verdict {
     Return,
     /// On with another chain, and back.
     Jump(&'static str),
+}
+
+/// The mask for prefixes of a length.
+fn netmask(family: Family, prefix_len: u8) -> Vec<u8> {
+    let bits =
+        |first: u8| u8::MAX.checked_shl(8u32.saturating_sub(u32::from(prefix_len.saturating_sub(first))));
+    (0..family.host_prefix_len())
+        .step_by(8)
+        .map(|first| bits(first).unwrap_or(0))
+        .collect()
 }
 
 /// The expressions of a rule, in the making.
@@ -99,22 +109,27 @@ impl Expressions {
 
     /// Has an address of the network.
     pub(crate) fn address(self, op: Op, side: Side, net: IpNet) -> Self {
-        let octets = |address: IpAddr| match address {
+        let family = Family::of_net(net);
+        let network = match net.network() {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
-        self.load_address(side, Family::of_net(net))
-            .mask(&octets(net.netmask()))
-            .compare(op, &octets(net.network()))
+        self.load_address(side, family)
+            .mask(&netmask(family, net.prefix_len()))
+            .compare(op, &network)
     }
 
     /// Has an address that is in the set.
-    pub(crate) fn in_set(self, op: Op, side: Side, set: NftSet, family: Family) -> Self {
+    pub(crate) fn in_set(self, op: Op, side: Side, set: Set) -> Self {
         const NFTA_LOOKUP_SET: u16 = 1;
         const NFTA_LOOKUP_SREG: u16 = 2;
         const NFTA_LOOKUP_FLAGS: u16 = 5;
-        self.load_address(side, family).add("lookup", |data| {
-            data.text(NFTA_LOOKUP_SET, &set_name(set, family));
+        let mut loaded = self.load_address(side, set.family);
+        if let Some(len) = set.prefix_len {
+            loaded = loaded.mask(&netmask(set.family, len));
+        }
+        loaded.add("lookup", |data| {
+            data.text(NFTA_LOOKUP_SET, &set.name());
             data.u32(NFTA_LOOKUP_SREG, REGISTER);
             data.u32(NFTA_LOOKUP_FLAGS, op as u32);
         })

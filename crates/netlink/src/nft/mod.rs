@@ -8,16 +8,18 @@ mod elements;
 mod expressions;
 pub(crate) mod message;
 mod rules;
+mod set;
 mod table;
 mod tunnels;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
-use routelet_model::{Family, Key, Kind as ObjectKind, NftRules, NftSet, Object};
+use std::collections::BTreeMap;
 
-use crate::nft::elements::Range;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use routelet_model::{Key, Kind as ObjectKind, NftRules, Object};
+
 use crate::nft::message::{Kind, Message};
 use crate::nft::rules::{SeenChain, SeenRule};
-use crate::nft::table::SeenSet;
+use crate::nft::set::{Range, SeenSet, Set};
 use crate::socket::Socket;
 use crate::{Error, Failure, Operation, Verb};
 
@@ -84,12 +86,16 @@ impl Nft {
                 found.extend(table.map(|object| (Key::NftTable, object)));
             }
             ObjectKind::NftElement => {
-                for set in NftSet::ALL {
-                    for family in Family::ALL {
-                        let ranges = self.elements(set, family)?.into_iter();
-                        let key = |(first, last)| Key::NftElement { set, first, last };
-                        found.extend(ranges.map(|range| (key(range), Object::NftElement)));
-                    }
+                let mut sets: Vec<Set> = self.sets()?.iter().filter_map(SeenSet::ours).collect();
+                sets.sort_unstable();
+                for set in sets {
+                    let ranges = self.elements(set)?.into_iter();
+                    let key = |(first, last)| Key::NftElement {
+                        set: set.of,
+                        first,
+                        last,
+                    };
+                    found.extend(ranges.map(|range| (key(range), Object::NftElement)));
                 }
             }
             ObjectKind::NftRules => {
@@ -114,17 +120,17 @@ impl Nft {
         let Some(flags) = self.is_there()? else {
             return Ok(None);
         };
-        let right = flags == 0 && table::are_right(&self.sets()?);
+        let right = flags == 0 && set::are_right(&self.sets()?);
         Ok(Some(if right { Object::NftTable } else { FOREIGN }))
     }
 
     fn sets(&mut self) -> Result<Vec<SeenSet>, Error> {
-        let request = table::get_sets(&self.table);
+        let request = set::get(&self.table);
         self.dump_all(&request, |payload| SeenSet::read(payload).map(|set| vec![set]))
     }
 
-    fn elements(&mut self, set: NftSet, family: Family) -> Result<Vec<Range>, Error> {
-        let request = elements::get(&self.table, set, family);
+    fn elements(&mut self, set: Set) -> Result<Vec<Range>, Error> {
+        let request = elements::get(&self.table, set);
         let bounds = self.dump_all(&request, elements::read)?;
         Ok(elements::ranges(set, bounds))
     }
@@ -142,11 +148,12 @@ impl Nft {
     fn rules(&mut self) -> Result<Option<Object>, Error> {
         let chains = self.chains()?;
         let sets = self.sets()?;
-        let surplus = table::surplus(&sets).next().is_some();
+        let lens = set::prefix_lens(&sets);
+        let surplus = set::surplus(&sets, lens).next().is_some();
         if chains.is_empty() && !surplus {
             return Ok(None);
         }
-        let recognised = rules::recognise(&chains).filter(|_| !surplus);
+        let recognised = rules::recognise(&chains, lens).filter(|_| !surplus);
         Ok(Some(recognised.map_or(FOREIGN, Object::NftRules)))
     }
 
@@ -213,8 +220,10 @@ impl Nft {
     fn make_rules(&mut self, wanted: Option<&NftRules>) -> Result<(), Error> {
         let (chains, sets) = (self.chains()?, self.sets()?);
         let mut messages = rules::clear(&self.table, &chains, wanted);
-        // Sets that rules of others use go once the rules are gone, and before chains that they lead to.
-        let surplus = table::surplus(&sets).map(|set| table::delete_set(&self.table, set));
+        // Sets that rules use go once the rules are gone, and before chains that they lead to. Without rules, those of
+        // pod subnets stay for what they hold.
+        let lens = wanted.map_or_else(|| set::prefix_lens(&sets), |wanted| wanted.pod_prefix_lens);
+        let surplus = set::surplus(&sets, lens).map(|set| set.delete(&self.table));
         messages.splice(messages.len().min(1)..messages.len().min(1), surplus);
         if let Some(wanted) = wanted {
             messages.extend(rules::create(&self.table, &chains, wanted));
@@ -256,22 +265,27 @@ impl Nft {
 
     /// The messages for operations on elements: deletions first, for what is new may lie where something was.
     fn element_messages(&self, operations: &[Operation]) -> Vec<Message> {
-        let mut messages = Vec::new();
-        for kind in [Kind::DelElement, Kind::NewElement] {
-            for set in NftSet::ALL {
-                for family in Family::ALL {
-                    let ranges: Vec<Range> = operations
-                        .iter()
-                        .filter(|operation| (operation.verb == Verb::Delete) == (kind == Kind::DelElement))
-                        .filter_map(|operation| match operation.key {
-                            Key::NftElement { set: of, first, last } if of == set => Some((first, last)),
-                            _ => None,
-                        })
-                        .filter(|(first, _)| Family::of(*first) == family)
-                        .collect();
-                    messages.extend(elements::messages(kind, &self.table, set, family, &ranges));
-                }
+        let (mut gone, mut new) = (BTreeMap::new(), BTreeMap::new());
+        for operation in operations {
+            if let Key::NftElement { set, first, last } = operation.key {
+                let sets = if operation.verb == Verb::Delete {
+                    &mut gone
+                } else {
+                    &mut new
+                };
+                let set = Set::that_holds(set, (first, last));
+                sets.entry(set).or_insert_with(Vec::new).push((first, last));
             }
+        }
+        let mut messages = Vec::new();
+        for (set, ranges) in &gone {
+            messages.extend(elements::messages(Kind::DelElement, &self.table, *set, ranges));
+        }
+        for (id, (set, ranges)) in (1u32..).zip(&new) {
+            // The table does not have it always.
+            let missing = set.prefix_len.is_some();
+            messages.extend(missing.then(|| set.create(&self.table, id)));
+            messages.extend(elements::messages(Kind::NewElement, &self.table, *set, ranges));
         }
         messages
     }
@@ -283,6 +297,7 @@ const FOREIGN: Object = Object::Foreign { protocol: 0 };
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use routelet_model::Family;
 
     use super::*;
     use crate::frame::align;
@@ -311,11 +326,12 @@ mod tests {
             message::is_about(kind, &payload, "routelet");
             let _ = table::read_flags(&payload);
             let sets: Vec<_> = SeenSet::read(&payload).into_iter().collect();
-            let _ = (table::are_right(&sets), table::surplus(&sets).count());
+            let lens = set::prefix_lens(&sets);
+            let _ = (set::are_right(&sets), set::surplus(&sets, lens).count());
             let chains = SeenChain::read(&payload).into_iter().collect();
             let chains = rules::join(chains, SeenRule::read(&payload).into_iter().collect());
-            let _ = rules::recognise(&chains);
-            for set in NftSet::ALL {
+            let _ = rules::recognise(&chains, lens);
+            for set in Set::always().chain([Set::of_pods(Family::V4, 24)]) {
                 elements::ranges(set, elements::read(&payload).unwrap_or_default());
             }
             prop_assert!(compare::tells_all(&attributes, &attributes));

@@ -5,13 +5,14 @@
 //! once, and leave the rest to chains that only the few see that it concerns.
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use routelet_model::{Family, NftRules, NftSet, PerFamily};
+use routelet_model::{Family, NftRules, NftSet, PerFamily, PrefixLens};
 
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::nft::compare::tells_all;
 use crate::nft::expressions::{Expressions, Op, Side, Verdict};
 use crate::nft::message::{HEADER, Kind, Message, Writer};
+use crate::nft::set::Set;
 use crate::nft::tunnels;
 
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -88,11 +89,19 @@ fn chains(rules: &NftRules) -> Vec<Chain> {
     chains
 }
 
+/// The rules less what the sets tell of them already.
+fn settings(rules: &NftRules) -> NftRules {
+    NftRules {
+        pod_prefix_lens: PerFamily::default(),
+        ..*rules
+    }
+}
+
 /// All rules, in order. The comment of the first one tells what all of them are to do, so that a later agent knows.
 fn rules(rules: &NftRules) -> Vec<Rule> {
     let mut all = vec![Rule {
         chain: PREROUTING,
-        comment: rules.to_string(),
+        comment: settings(rules).to_string(),
         expressions: Expressions::default()
             .incoming(rules.interface_prefix.as_str())
             .verdict(Verdict::Jump(FROM_PODS)),
@@ -129,12 +138,12 @@ fn rules(rules: &NftRules) -> Vec<Rule> {
     tunnels::rules(rules, &mut add);
     if rules.masquerade {
         for family in Family::ALL {
-            let mut leaving =
-                Expressions::default()
-                    .family(family)
-                    .in_set(Op::Is, Side::Source, NftSet::OwnPods, family);
-            for set in [NftSet::Pods, NftSet::Nodes, NftSet::Except] {
-                leaving = leaving.in_set(Op::IsNot, Side::Destination, set, family);
+            let own_pods = Set::plain(NftSet::OwnPods, family);
+            let mut leaving = of(family).in_set(Op::Is, Side::Source, own_pods);
+            let of_pods = Set::all_of_pods(rules.pod_prefix_lens).filter(|set| set.family == family);
+            let others = [NftSet::Nodes, NftSet::Except].map(|of| Set::plain(of, family));
+            for set in of_pods.chain(others) {
+                leaving = leaving.in_set(Op::IsNot, Side::Destination, set);
             }
             add(
                 POSTROUTING,
@@ -178,7 +187,7 @@ fn read_comment(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
-/// Understands what [`NftRules`] display as.
+/// Understands what the [`settings`] display as.
 fn parse(text: &str) -> Option<NftRules> {
     let words: Vec<&str> = text.split(' ').collect();
     let [
@@ -205,6 +214,7 @@ fn parse(text: &str) -> Option<NftRules> {
         masquerade: masquerade.parse().ok()?,
         vxlan: vxlan.parse().ok()?,
         ipip: ipip.parse().ok()?,
+        pod_prefix_lens: PerFamily::default(),
     })
 }
 
@@ -331,14 +341,17 @@ pub(crate) fn join(mut chains: Vec<SeenChain>, rules: Vec<SeenRule>) -> Vec<Seen
     chains
 }
 
-/// What the chains do, if they are just what we would make.
-pub(crate) fn recognise(seen: &[SeenChain]) -> Option<NftRules> {
+/// What the chains do, if they are just what we would make beside sets of pod subnets of these lengths.
+pub(crate) fn recognise(seen: &[SeenChain], pod_prefix_lens: PerFamily<PrefixLens>) -> Option<NftRules> {
     let first = seen
         .iter()
         .find(|chain| chain.name == PREROUTING)?
         .rules
         .first()?;
-    let wanted = parse(read_comment(&first.userdata)?)?;
+    let wanted = NftRules {
+        pod_prefix_lens,
+        ..parse(read_comment(&first.userdata)?)?
+    };
     let chains = chains(&wanted);
     let all_are_right =
         seen.len() == chains.len() && seen.iter().all(|seen| chains.iter().any(|chain| seen.is(chain)));
@@ -369,14 +382,16 @@ pub(crate) fn clear(table: &str, seen: &[SeenChain], but: Option<&NftRules>) -> 
     rules.into_iter().chain(gone).collect()
 }
 
-/// The messages that make the chains that are not there, and all rules.
+/// The messages that make the chains and sets that are not there, and all rules.
 pub(crate) fn create(table: &str, seen: &[SeenChain], wanted: &NftRules) -> Vec<Message> {
     let missing = chains(wanted)
         .into_iter()
         .filter(|chain| !seen.iter().any(|seen| seen.is(chain)))
         .map(|chain| Message::new(Kind::NewChain, table, |message| chain.write(message)));
+    let sets = (1u32..).zip(Set::all_of_pods(wanted.pod_prefix_lens));
+    let sets = sets.map(|(id, set)| set.create(table, id));
     let rules = rules(wanted).into_iter().map(|rule| rule.message(table));
-    missing.chain(rules).collect()
+    missing.chain(sets).chain(rules).collect()
 }
 
 #[cfg(test)]
@@ -393,6 +408,7 @@ mod tests {
                 masquerade: true,
                 vxlan: true,
                 ipip: false,
+                pod_prefix_lens: PerFamily::default(),
             };
             assert_eq!(parse(&rules.to_string()), Some(rules));
         }

@@ -7,6 +7,7 @@ use routelet_model::{Family, NftRules, NftSet, PerFamily};
 
 use crate::nft::expressions::{Base, Expressions, Op, Side, Verdict};
 use crate::nft::rules::{OUTPUT, PREROUTING};
+use crate::nft::set::Set;
 
 const GUARD: &str = "guard";
 const IN: &str = "tunnel_in";
@@ -36,9 +37,8 @@ pub(super) fn rules(rules: &NftRules, add: &mut dyn FnMut(&'static str, &str, Ex
             .into_iter()
             .filter(|f| rules.vxlan || rules.ipip && *f == Family::V4)
         {
-            let nodes = Expressions::default()
-                .family(family)
-                .in_set(Op::Is, side, NftSet::Nodes, family);
+            let nodes = Set::plain(NftSet::Nodes, family);
+            let nodes = Expressions::default().family(family).in_set(Op::Is, side, nodes);
             add(
                 chain,
                 "the tunnel's own packets are not tracked",

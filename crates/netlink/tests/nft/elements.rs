@@ -40,9 +40,9 @@ fn an_element_that_is_refused_keeps_no_other_from_being_made() {
         let mut many: Vec<_> = (0..600)
             .map(|number| (Key::nft_element(NftSet::Pods, subnet(number)), Object::NftElement))
             .collect();
-        // Around the first ten of our own, which are there already.
-        many[300] = element(NftSet::Pods, "10.0.0.0/20");
-        many[599] = element(NftSet::Pods, "fd00::/32");
+        // Around what is in their sets already.
+        many[300] = element(NftSet::OwnPods, "10.0.0.0/20");
+        many[599] = element(NftSet::OwnPods, "fd00::/32");
         let operations: Vec<_> = many
             .iter()
             .map(|object| operation(Verb::Create, object))
@@ -89,7 +89,8 @@ fn elements_that_others_add_can_be_taken_away() {
     with_nft(|| {
         let mut kernel = made();
         nft(
-            "add element inet routelet pods_v4 { 10.9.0.5-10.9.1.7, 172.16.0.0/12 }; \
+            "add element inet routelet own_pods_v4 { 10.9.0.5-10.9.1.7, 172.16.0.0/12 }; \
+             add element inet routelet pods_v4_24 { 10.9.0.0, 10.9.1.7 }; \
              add element inet routelet nodes_v6 { 2001:db8::99 }; \
              add element inet routelet own_pods_v6 { ffff::/16 }",
         );
@@ -97,13 +98,56 @@ fn elements_that_others_add_can_be_taken_away() {
         found.retain(|object| !table().contains(object));
         let names: Vec<_> = found.iter().map(|(key, _)| key.to_string()).collect();
         let expected = [
-            "nft element 10.9.0.5-10.9.1.7 of pods",
-            "nft element 172.16.0.0/12 of pods",
+            "nft element 10.9.0.0/24 of pods",
+            "nft element 10.9.1.7-10.9.2.6 of pods",
             "nft element 2001:db8::99 of nodes",
+            "nft element 10.9.0.5-10.9.1.7 of own_pods",
+            "nft element 172.16.0.0/12 of own_pods",
             "nft element ffff::/16 of own_pods",
         ];
         assert_eq!(names, expected);
         all(&mut kernel, Verb::Delete, &found);
+        assert_eq!(dump_table(&mut kernel), sorted(table()));
+    });
+}
+
+/// Of subnets of another length there is no set before the first, and none is left after the rules have forgotten it.
+#[test]
+fn pod_subnets_of_another_length_have_a_set_of_their_own() {
+    with_nft(|| {
+        let mut kernel = made();
+        let sets = || {
+            let listed = nft("list sets");
+            let names = listed
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("set pods_"));
+            let names = names.filter_map(|line| line.strip_suffix(" {"));
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(sets(), ["v4_24", "v6_64"]);
+        let other = [
+            element(NftSet::Pods, "10.0.0.0/22"),
+            element(NftSet::Pods, "10.0.0.0/23"),
+        ];
+        all(&mut kernel, Verb::Create, &other);
+        all(&mut kernel, Verb::Create, &other);
+        assert_eq!(sets(), ["v4_24", "v6_64", "v4_22", "v4_23"]);
+        let mut wanted = rules();
+        wanted.pod_prefix_lens.v4 = [24, 23, 22].into_iter().collect();
+        let rules_object = |rules| [(Key::NftRules, Object::NftRules(rules))];
+        all(&mut kernel, Verb::Replace, &rules_object(wanted));
+        assert_eq!(
+            dump(&mut kernel, Kind::NftRules, None)[&Key::NftRules],
+            Object::NftRules(wanted)
+        );
+        assert_eq!(
+            wanted.to_string(),
+            "interface-prefix cali vni 4096 port 4789 masquerade true vxlan true ipip false IPv4 pods in /22,/23,/24 \
+             IPv6 pods in /64"
+        );
+        all(&mut kernel, Verb::Replace, &rules_object(rules()));
+        assert_eq!(sets(), ["v4_24", "v6_64"]);
+        all(&mut kernel, Verb::Delete, &other);
         assert_eq!(dump_table(&mut kernel), sorted(table()));
     });
 }

@@ -47,6 +47,10 @@ fn rules() -> NftRules {
         masquerade: true,
         vxlan: true,
         ipip: false,
+        pod_prefix_lens: PerFamily {
+            v4: [24].into_iter().collect(),
+            v6: [64].into_iter().collect(),
+        },
     }
 }
 

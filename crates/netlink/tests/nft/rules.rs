@@ -6,6 +6,10 @@ use super::*;
 fn all_rules_there_can_be_are_recognised() {
     in_netns(|| {
         let mut kernel = made();
+        let lens = PerFamily {
+            v4: [1, 13, 24, 32].into_iter().collect(),
+            v6: [1, 64, 67, 128].into_iter().collect(),
+        };
         for (masquerade, ipip) in [(false, true), (true, true), (false, false), (true, false)] {
             for (prefix, v4, v6, port) in [
                 ("cali", 4096, 4096, 4789),
@@ -20,6 +24,7 @@ fn all_rules_there_can_be_are_recognised() {
                     masquerade,
                     vxlan: !ipip,
                     ipip,
+                    pod_prefix_lens: if masquerade { lens } else { PerFamily::default() },
                 };
                 let object = (Key::NftRules, Object::NftRules(rules));
                 all(&mut kernel, Verb::Replace, std::slice::from_ref(&object));

@@ -40,7 +40,7 @@ fn a_table_that_others_deleted_or_made_otherwise_is_seen() {
         assert_eq!(dump_table(&mut kernel), []);
         for deed in [
             "table inet routelet { }",
-            "table inet routelet { set pods_v4 { type ipv4_addr; }; }",
+            "table inet routelet { set own_pods_v4 { type ipv4_addr; }; }",
             "table inet routelet { flags dormant; }",
         ] {
             nft("table inet routelet; delete table inet routelet");
@@ -70,7 +70,7 @@ fn others_deeds_are_told_and_our_own_are_not() {
         for deed in [
             "delete element inet routelet nodes_v4 { 192.0.2.1 }",
             "add element inet routelet nodes_v4 { 192.0.2.1 }",
-            "flush set inet routelet pods_v4",
+            "flush set inet routelet pods_v4_24",
             "add rule inet routelet guard accept",
             "flush table inet routelet",
             "flush ruleset",

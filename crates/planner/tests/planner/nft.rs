@@ -66,7 +66,8 @@ fn the_table_knows_this_node_and_the_others() {
     };
     assert_eq!(
         rules.to_string(),
-        "interface-prefix cali vni 4096 port 4789 masquerade true vxlan true ipip false"
+        "interface-prefix cali vni 4096 port 4789 masquerade true vxlan true ipip false IPv4 pods in /24 IPv6 pods in \
+         /64"
     );
     assert!(world.wanted.contains_key(&Key::NftTable));
     assert_eq!(
@@ -128,7 +129,7 @@ fn without_nf_tables_nothing_of_it_is_wanted() {
 }
 
 #[test]
-fn of_subnets_one_within_the_other_the_outer_one_is_held() {
+fn subnets_one_within_the_other_are_both_held() {
     let mut world = with_table();
     world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/24"]));
     world.node(mk_node(
@@ -137,9 +138,36 @@ fn of_subnets_one_within_the_other_the_outer_one_is_held() {
         &["192.168.0.3"],
         &["10.2.0.0/16", "10.2.1.0/24"],
     ));
-    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.2.0.0/16"]);
+    assert_eq!(
+        world.pods_v4(),
+        ["10.1.0.0/24", "10.2.0.0/24", "10.2.0.0/16", "10.2.1.0/24"]
+    );
     world.node_gone("node-c");
     assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.2.0.0/24"]);
+}
+
+/// A rule looks where subnets of the length can be, and nowhere else.
+#[test]
+fn the_rules_know_the_lengths_of_all_subnets() {
+    let mut world = with_table();
+    let lens = |world: &World| match world.wanted.get(&Key::NftRules) {
+        Some(Object::NftRules(rules)) => {
+            let PerFamily { v4, v6 } = rules.pod_prefix_lens;
+            [v4.iter().collect::<Vec<_>>(), v6.iter().collect()]
+        }
+        other => panic!("{other:?} for rules"),
+    };
+    assert_eq!(lens(&world), [vec![24], vec![64]]);
+    let changes = world.node(mk_node("node-b", 200, &["192.168.0.2"], &["10.2.0.0/26"]));
+    assert!(changes.changes.iter().any(|(key, _)| *key == Key::NftRules));
+    world.node(mk_node("node-c", 200, &["192.168.0.3"], &["10.2.0.64/26"]));
+    assert_eq!(lens(&world), [vec![24, 26], vec![64]]);
+    world.node_gone("node-b");
+    assert_eq!(lens(&world), [vec![24, 26], vec![64]]);
+    world.node(mk_node("node-c", 200, &["192.168.0.3"], &["fd10:3::/80"]));
+    assert_eq!(lens(&world), [vec![24], vec![64, 80]]);
+    world.node_gone("node-c");
+    assert_eq!(lens(&world), [vec![24], vec![64]]);
 }
 
 /// Else a wrong Node could keep all the world from being masqueraded.
@@ -176,6 +204,7 @@ fn this_node_holds_its_subnets_though_an_older_one_claims_them() {
     assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
     world.node_gone("node-b");
     assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
+    // Of what lies within them, another node's is none.
     world.node(mk_node("node-b", 1, &["192.168.0.2"], &["10.1.0.0/25"]));
     assert_eq!(world.pods_v4(), ["10.1.0.0/24"]);
 }

@@ -230,7 +230,7 @@ proptest! {
             fresh.tell(fact);
         }
         prop_assert_eq!(&lived.wanted, &fresh.wanted);
-        for set in NftSet::ALL {
+        for set in NftSet::ALL.into_iter().filter(|set| set.has_ranges()) {
             let ranges: Vec<_> = lived.wanted.keys().filter_map(|key| match key {
                 Key::NftElement { set: of, first, last } if *of == set => Some((first, last)),
                 _ => None,

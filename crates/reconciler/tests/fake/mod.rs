@@ -391,6 +391,10 @@ pub(crate) fn nft_table() -> [(Key, Object); 4] {
         masquerade: true,
         vxlan: true,
         ipip: false,
+        pod_prefix_lens: PerFamily {
+            v4: [24].into_iter().collect(),
+            ..PerFamily::default()
+        },
     };
     let element = |set, text| (Key::nft_element(set, net(text)), Object::NftElement);
     [

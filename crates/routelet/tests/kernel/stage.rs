@@ -216,6 +216,10 @@ impl Stage {
             masquerade: true,
             vxlan: true,
             ipip: false,
+            pod_prefix_lens: PerFamily {
+                v4: [24].into_iter().collect(),
+                ..PerFamily::default()
+            },
         };
         wanted.insert(Key::NftTable, Object::NftTable);
         wanted.insert(Key::NftRules, Object::NftRules(rules));

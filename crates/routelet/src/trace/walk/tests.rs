@@ -102,6 +102,10 @@ fn facts() -> Facts {
         vxlan: true,
         masquerade: true,
         ipip: false,
+        pod_prefix_lens: PerFamily {
+            v4: [24].into_iter().collect(),
+            ..PerFamily::default()
+        },
     };
     let (link_name, gateway) = (name(DEVICE), "10.244.2.0".parse().unwrap());
     let target = RouteTarget::Nexthop {
