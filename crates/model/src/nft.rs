@@ -48,7 +48,7 @@ impl fmt::Display for NftSet {
     }
 }
 
-/// Prefix lengths of subnets; 0, which is everything, is none.
+/// Prefix lengths of subnets. 0 is none: no node is given everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct PrefixLens(u128);
 

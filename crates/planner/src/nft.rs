@@ -100,7 +100,7 @@ pub(crate) fn want_node(known: &Known<'_>, own: &Facts, node: &Node, wanted: &mu
     for subnet in &node.pod_subnets {
         // What this node has it keeps, whoever claims it too.
         let holds = is_own || is_holder(known.claims.subnet_holder(*subnet));
-        // None is added that changes nothing.
+        // One within what is excepted changes nothing.
         let is_excepted = nft.masquerade_except.iter().any(|net| net.contains(subnet));
         if holds && !is_excepted && may_hold_pods(*subnet, node, own) {
             want_element(NftSet::Pods, *subnet, wanted);
@@ -114,12 +114,9 @@ fn is_within_own(subnet: IpNet, own: &Facts) -> bool {
     all.any(|around| *around != subnet && around.contains(&subnet))
 }
 
-/// Whether pods may be in the subnet of the Node: it is not everything, and it is this node's, or overlaps neither this
-/// node's nor the two nodes' own addresses.
+/// Whether pods may be in the subnet of the Node: it is this node's, or overlaps neither this node's nor the two
+/// nodes' own addresses.
 fn may_hold_pods(subnet: IpNet, node: &Node, own: &Facts) -> bool {
-    if subnet.prefix_len() == 0 {
-        return false;
-    }
     if node.name == own.node.name {
         return true;
     }

@@ -54,14 +54,11 @@ pub(crate) enum Verdict {
     Jump(&'static str),
 }
 
-/// The mask for prefixes of a length.
-fn netmask(family: Family, prefix_len: u8) -> Vec<u8> {
-    let bits =
-        |first: u8| u8::MAX.checked_shl(8u32.saturating_sub(u32::from(prefix_len.saturating_sub(first))));
-    (0..family.host_prefix_len())
-        .step_by(8)
-        .map(|first| bits(first).unwrap_or(0))
-        .collect()
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// The expressions of a rule, in the making.
@@ -109,14 +106,9 @@ impl Expressions {
 
     /// Has an address of the network.
     pub(crate) fn address(self, op: Op, side: Side, net: IpNet) -> Self {
-        let family = Family::of_net(net);
-        let network = match net.network() {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        };
-        self.load_address(side, family)
-            .mask(&netmask(family, net.prefix_len()))
-            .compare(op, &network)
+        self.load_address(side, Family::of_net(net))
+            .mask(&octets(net.netmask()))
+            .compare(op, &octets(net.network()))
     }
 
     /// Has an address that is in the set.
@@ -125,8 +117,8 @@ impl Expressions {
         const NFTA_LOOKUP_SREG: u16 = 2;
         const NFTA_LOOKUP_FLAGS: u16 = 5;
         let mut loaded = self.load_address(side, set.family);
-        if let Some(len) = set.prefix_len {
-            loaded = loaded.mask(&netmask(set.family, len));
+        if let Some(prefix) = set.first_prefix() {
+            loaded = loaded.mask(&octets(prefix.netmask()));
         }
         loaded.add("lookup", |data| {
             data.text(NFTA_LOOKUP_SET, &set.name());

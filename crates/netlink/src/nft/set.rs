@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use routelet_model::{Family, NftSet, PerFamily, PrefixLens};
 
 use crate::Error;
@@ -85,19 +86,26 @@ impl Set {
         }
     }
 
+    /// The lowest prefix of the length that it holds, whose masks are those of all.
+    pub(crate) fn first_prefix(self) -> Option<IpNet> {
+        let lowest = match self.family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        IpNet::new(lowest, self.prefix_len?).ok()
+    }
+
     /// The range of addresses that an element with this address stands for, in a set without ranges.
     pub(crate) fn range(self, address: IpAddr) -> Range {
-        let last = match (address, self.prefix_len) {
-            (_, None) => address,
-            // One that someone else added need not be a network's first address.
-            (IpAddr::V4(first), Some(len)) => {
-                let others = u32::MAX.checked_shr(len.into()).unwrap_or(0);
-                Ipv4Addr::from_bits(first.to_bits().wrapping_add(others)).into()
+        // One that someone else added need not be a network's first address.
+        let last = match (address, self.first_prefix().map(|prefix| prefix.hostmask())) {
+            (IpAddr::V4(first), Some(IpAddr::V4(hosts))) => {
+                Ipv4Addr::from_bits(first.to_bits().wrapping_add(hosts.to_bits())).into()
             }
-            (IpAddr::V6(first), Some(len)) => {
-                let others = u128::MAX.checked_shr(len.into()).unwrap_or(0);
-                Ipv6Addr::from_bits(first.to_bits().wrapping_add(others)).into()
+            (IpAddr::V6(first), Some(IpAddr::V6(hosts))) => {
+                Ipv6Addr::from_bits(first.to_bits().wrapping_add(hosts.to_bits())).into()
             }
+            _ => address,
         };
         (address, last)
     }

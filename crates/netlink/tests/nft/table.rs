@@ -129,3 +129,26 @@ fn the_table_has_the_name_that_it_is_given() {
         assert_eq!(nft("list tables").trim(), "table inet another");
     });
 }
+
+/// As left behind by a version that had all pod subnets of a family in one set of ranges.
+#[test]
+fn an_older_versions_set_of_pod_subnets_goes_and_the_rest_stays() {
+    with_nft(|| {
+        let mut kernel = made();
+        nft(
+            "add set inet routelet pods_v4 { type ipv4_addr; flags interval; elements = { 10.0.0.0/24 }; }; \
+             add rule inet routelet postrouting ip daddr @pods_v4 accept",
+        );
+        let mut seen = table();
+        seen.pop();
+        seen.push((Key::NftRules, FOREIGN));
+        assert_eq!(dump_table(&mut kernel), sorted(seen));
+        all(
+            &mut kernel,
+            Verb::Replace,
+            &[(Key::NftRules, Object::NftRules(rules()))],
+        );
+        assert_eq!(dump_table(&mut kernel), sorted(table()));
+        assert!(!nft("list sets").contains("set pods_v4 {"));
+    });
+}

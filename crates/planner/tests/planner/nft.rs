@@ -168,6 +168,16 @@ fn the_rules_know_the_lengths_of_all_subnets() {
     assert_eq!(lens(&world), [vec![24], vec![64, 80]]);
     world.node_gone("node-c");
     assert_eq!(lens(&world), [vec![24], vec![64]]);
+    // Everything is no one's, also where it lies around no node's address.
+    world.node(mk_node(OWN, 100, &["fd00::1"], &["10.1.0.0/24"]));
+    world.node(mk_node(
+        "node-b",
+        200,
+        &["fd00::2"],
+        &["0.0.0.0/0", "10.2.0.0/26"],
+    ));
+    assert_eq!(lens(&world)[0], [24, 26]);
+    assert_eq!(world.pods_v4(), ["10.1.0.0/24", "10.2.0.0/26"]);
 }
 
 /// Else a wrong Node could keep all the world from being masqueraded.
