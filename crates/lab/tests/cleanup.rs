@@ -27,8 +27,10 @@ fn in_use(netns: &str) -> bool {
 fn ended(end: impl FnOnce(&Process, &Path)) -> (ExitStatus, bool) {
     let ours = TempDir::new().unwrap();
     let panic = ours.path().join("panic");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lab-victim"));
-    command.arg(&panic);
+    // Where a shell runs the tests in the background, they have inherited that interrupts are ignored.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT");
+    command.arg(env!("CARGO_BIN_EXE_lab-victim")).arg(&panic);
     let mut victim = Process::start("the victim", &Netns::current().unwrap(), command).unwrap();
     let line = victim.wait_log("victim: ", wait::LONG).unwrap();
     let told = line.strip_prefix("victim: ").unwrap();
