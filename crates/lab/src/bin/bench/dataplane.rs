@@ -9,6 +9,7 @@ use routelet_planner::{Encapsulation, NftSettings, Plan, Planner, Settings, Unde
 use routelet_reconciler::{Ownership, Progress, Reconciler};
 
 use crate::message::PROTOCOL;
+use crate::modes::IPIP_DEVICE;
 use crate::programming::{DEVICE, HERE, OWN_SUBNET, UNDERLAY};
 
 /// Cluster events that the agent takes in before it writes to the kernel.
@@ -26,17 +27,25 @@ pub(crate) struct Dataplane {
 }
 
 impl Dataplane {
-    /// Opens it in the calling thread's namespace, and brings it to where it idles: this node is known, its VXLAN
-    /// device is there, and the cluster has no other node and no pod. With the nft table as the agent has it by
-    /// default, or without: the raw writer has none.
-    pub(crate) fn open(nft_table: bool) -> Result<Self> {
+    /// Opens it in the calling thread's namespace, and brings it to where it idles: this node is known, its tunnel
+    /// device is there, if it is to have one, and the cluster has no other node and no pod. With the nft table as the
+    /// agent has it by default, or without: the raw writer has none.
+    pub(crate) fn open(encapsulation: Encapsulation, nft_table: bool) -> Result<Self> {
         let devices = PerFamily {
             v4: DEVICE.parse()?,
             v6: "vxlan-v6.calico".parse()?,
         };
+        let ipip_device = IPIP_DEVICE.parse()?;
+        let mut owned = vec![devices.v4, devices.v6];
+        if matches!(
+            encapsulation,
+            Encapsulation::Ipip | Encapsulation::IpipCrossSubnet
+        ) {
+            owned.push(ipip_device);
+        }
         let kernel = Kernel::open(Config {
             protocol: PROTOCOL,
-            devices: vec![devices.v4, devices.v6],
+            devices: owned.clone(),
             interface_prefix: "cali".to_owned(),
             nft_table: "routelet".to_owned(),
             receive_buffer: 8 << 20,
@@ -47,9 +56,9 @@ impl Dataplane {
         );
         let settings = Settings {
             node_name: HERE.to_owned(),
-            encapsulation: Encapsulation::Vxlan,
+            encapsulation,
             underlay: UnderlayRule::InternalIp,
-            ipip_device: "tunl0".parse()?,
+            ipip_device,
             vxlan: VxlanSettings {
                 device: devices,
                 vni: 4096,
@@ -68,7 +77,7 @@ impl Dataplane {
         };
         let ownership = Ownership {
             protocol: PROTOCOL,
-            devices: vec![devices.v4, devices.v6],
+            devices: owned,
             interface_prefix: "cali".to_owned(),
         };
         let mut dataplane = Self {
@@ -84,8 +93,9 @@ impl Dataplane {
             ClusterEvent::Synced(Resource::Pods),
         ]);
         dataplane.settle()?;
+        let wants_a_device = dataplane.reconciler.count(Kind::Link).wanted > 0;
         ensure!(
-            dataplane.reconciler.count(Kind::Link).wanted > 0,
+            wants_a_device || encapsulation == Encapsulation::None,
             "the planner wants no device: {:?}",
             dataplane.planner.missing()
         );

@@ -9,6 +9,7 @@ mod damage;
 mod dataplane;
 mod listener;
 mod message;
+mod modes;
 mod overlay;
 mod peer;
 mod programming;
@@ -50,6 +51,8 @@ struct Arguments {
 enum Section {
     /// Programming an empty kernel, and comparing it when it is clean.
     Programming,
+    /// The same in each encapsulation.
+    Modes,
     /// From an event of the API to the kernel.
     Events,
     /// Repair of what someone deleted or changed.
@@ -78,6 +81,8 @@ pub(crate) struct Plan {
     programmed_nodes: &'static [usize],
     /// Numbers of pod routes likewise.
     programmed_pods: &'static [usize],
+    /// Numbers of remote nodes that it is programmed with in each encapsulation.
+    mode_nodes: &'static [usize],
     /// Numbers of nodes that are there when an event comes.
     event_nodes: &'static [usize],
     /// Numbers of nodes that are there when an object is repaired.
@@ -102,6 +107,7 @@ const FULL: Plan = Plan {
     few: 5,
     programmed_nodes: &[100, 1_000, 5_000, 15_000],
     programmed_pods: &[110, 1_000, 65_536],
+    mode_nodes: &[1_000, 5_000],
     event_nodes: &[0, 1_000, 5_000],
     repair_nodes: &[100, 5_000],
     start_nodes: &[1_000, 5_000],
@@ -118,6 +124,7 @@ const QUICK: Plan = Plan {
     few: 2,
     programmed_nodes: &[100, 1_000],
     programmed_pods: &[110, 1_000],
+    mode_nodes: &[1_000],
     event_nodes: &[0, 100],
     repair_nodes: &[100],
     start_nodes: &[200],
@@ -139,6 +146,9 @@ fn main() -> Result<()> {
     let mut report = Report::default();
     if wanted(Section::Programming) {
         programming::measure(&plan, &mut report)?;
+    }
+    if wanted(Section::Modes) {
+        modes::measure(&plan, &mut report)?;
     }
     if wanted(Section::Events) {
         api_events::measure(&plan, &mut report)?;

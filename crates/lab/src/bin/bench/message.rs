@@ -19,11 +19,11 @@ pub(crate) const NEW_NEXTHOP: u16 = 104;
 pub(crate) const DELETE_NEXTHOP: u16 = 105;
 const GET_NEXTHOP: u16 = 106;
 pub(crate) const NHA_ID: u16 = 1;
-const NHA_OIF: u16 = 5;
+pub(crate) const NHA_OIF: u16 = 5;
 pub(crate) const NHA_GATEWAY: u16 = 6;
 pub(crate) const RTA_NH_ID: u16 = 30;
 const NDA_PROTOCOL: u16 = 12;
-const RTNH_F_ONLINK: u32 = 4;
+pub(crate) const RTNH_F_ONLINK: u32 = 4;
 const IFLA_MTU: u16 = libc::IFLA_MTU;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -93,8 +93,18 @@ pub(crate) fn neighbour(kind: u16, flags: u16, index: u32, address: Ipv4Addr, ma
 
 /// A nexthop with an onlink gateway.
 pub(crate) fn nexthop(flags: u16, id: u32, index: u32, gateway: Ipv4Addr) -> Message {
+    nexthop_with(RTNH_F_ONLINK, flags, id, index, gateway)
+}
+
+/// A nexthop with a gateway of the link's own network.
+pub(crate) fn direct_nexthop(flags: u16, id: u32, index: u32, gateway: Ipv4Addr) -> Message {
+    nexthop_with(0, flags, id, index, gateway)
+}
+
+/// A nexthop with these `RTNH_F_…`.
+fn nexthop_with(hop_flags: u32, flags: u16, id: u32, index: u32, gateway: Ipv4Addr) -> Message {
     let mut header = [libc::AF_INET as u8, 0, PROTOCOL, 0, 0, 0, 0, 0];
-    header[4..].copy_from_slice(&RTNH_F_ONLINK.to_ne_bytes());
+    header[4..].copy_from_slice(&hop_flags.to_ne_bytes());
     Message::new(NEW_NEXTHOP, flags, &header)
         .with(NHA_ID, &id.to_ne_bytes())
         .with(NHA_OIF, &index.to_ne_bytes())

@@ -32,6 +32,15 @@ impl Peer {
         (1..=u16::MAX).take(count).map(Self::number).collect()
     }
 
+    /// The same in the /16 of an address, where none of the lower 64 networks of 256 is used.
+    pub(crate) fn in_network_of(self, address: Ipv4Addr) -> Self {
+        let ([first, second, ..], [.., third, fourth]) = (address.octets(), self.underlay.octets());
+        Self {
+            underlay: Ipv4Addr::new(first, second, third + 64, fourth),
+            ..self
+        }
+    }
+
     pub(crate) fn mac(&self) -> MacAddr {
         vtep_mac(&self.name, Family::V4)
     }

@@ -9,6 +9,7 @@ use nix::libc;
 use routelet_model::{ClusterEvent, IfName, Key, Link, LinkKind, Object, RouteTarget, Vxlan};
 use routelet_netlink::setup::VethEnd;
 use routelet_netlink::{Netns, Setup};
+use routelet_planner::Encapsulation;
 
 use crate::Plan;
 use crate::dataplane::Dataplane;
@@ -24,19 +25,19 @@ pub(crate) const HERE: &str = "here";
 pub(crate) const OWN_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 pub(crate) const UNDERLAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
 pub(crate) const DEVICE: &str = "vxlan.calico";
-const PARENT: &str = "eth0";
+pub(crate) const PARENT: &str = "eth0";
 
 /// Host veths that pod routes are spread over, at most.
 const VETHS: usize = 8;
 /// Where the pods' addresses begin; any number of them, for this node's subnet is not asked.
 const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 0);
 /// Clean comparisons for each programming.
-const RESYNCS: usize = 5;
+pub(crate) const RESYNCS: usize = 5;
 /// What takes less than a few milliseconds is measured more often: until so many objects were programmed.
-const ENOUGH: usize = 1_000;
+pub(crate) const ENOUGH: usize = 1_000;
 
-/// Columns of both tables. CPU time is that of all threads.
-const COLUMNS: [&str; 8] = [
+/// Columns of all tables. CPU time is that of all threads.
+pub(crate) const COLUMNS: [&str; 8] = [
     "what",
     "routelet ms",
     "raw ms",
@@ -48,7 +49,7 @@ const COLUMNS: [&str; 8] = [
 ];
 
 /// What programming has beside: the raw writer while someone listens to what it changes.
-const HEARD_COLUMNS: [&str; 2] = ["raw heard ms", "ratio to heard"];
+pub(crate) const HEARD_COLUMNS: [&str; 2] = ["raw heard ms", "ratio to heard"];
 
 /// Columns of what the nft table costs. Without it is what the tables above have.
 const NFT_COLUMNS: [&str; 8] = [
@@ -134,13 +135,17 @@ fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
                 ("clean comparison", &outcome.nft_resync, &outcome.resync),
             ];
             for (what, with, without) in what {
-                let mut row = row(*load, with, without);
-                row[0] = Cell::Text(format!("{what}, {}", load.name()));
-                nft.row(row);
+                nft.row(row(
+                    &format!("{what}, {}", load.name()),
+                    load.count(),
+                    with,
+                    without,
+                ));
             }
         }
         let heard = &outcome.raw_heard.wall;
-        let mut cells = row(*load, &outcome.programming, &outcome.raw_programming).to_vec();
+        let (name, count) = (load.name(), load.count());
+        let mut cells = row(&name, count, &outcome.programming, &outcome.raw_programming).to_vec();
         cells.push(Cell::Number(millis(heard.median()), 2));
         cells.push(Cell::Number(ratio(&outcome.programming.wall, heard), 2));
         programming.row(cells);
@@ -149,7 +154,7 @@ fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
             limit: 1.5,
             measured: ratio(&outcome.programming.wall, &outcome.raw_programming.wall),
         });
-        resync.row(row(*load, &outcome.resync, &outcome.raw_dump));
+        resync.row(row(&name, count, &outcome.resync, &outcome.raw_dump));
         if *load == Load::Pods(65_536) {
             report.target(Target {
                 what: format!("clean comparison, {}, times a raw dump", load.name()),
@@ -174,21 +179,22 @@ fn tell(loads: &[Load], outcomes: &[Outcome], report: &mut Report) {
     }
 }
 
-fn row(load: Load, ours: &Took, raw: &Took) -> [Cell; 8] {
+/// A row of [`COLUMNS`]; `count` is how many were programmed or compared.
+pub(crate) fn row(what: &str, count: usize, ours: &Took, raw: &Took) -> [Cell; 8] {
     let number = |samples: &Samples| Cell::Number(millis(samples.median()), 2);
     [
-        Cell::Text(load.name()),
+        Cell::Text(what.to_owned()),
         number(&ours.wall),
         number(&raw.wall),
         Cell::Number(ratio(&ours.wall, &raw.wall), 2),
         number(&ours.cpu),
         number(&raw.cpu),
         Cell::Number(ratio(&ours.cpu, &raw.cpu), 2),
-        Cell::Number(micros(ours.wall.median()) / load.count() as f64, 2),
+        Cell::Number(micros(ours.wall.median()) / count as f64, 2),
     ]
 }
 
-fn ratio(ours: &Samples, raw: &Samples) -> f64 {
+pub(crate) fn ratio(ours: &Samples, raw: &Samples) -> f64 {
     ours.median().as_secs_f64() / raw.median().as_secs_f64()
 }
 
@@ -297,7 +303,7 @@ impl Place {
     }
 
     fn ours(&self, nft_table: bool, programming: &mut Took, resync: &mut Took) -> Result<()> {
-        let mut dataplane = Dataplane::open(nft_table)?;
+        let mut dataplane = Dataplane::open(Encapsulation::Vxlan, nft_table)?;
         let written = dataplane.take_written();
         ensure!(written > 0, "the device was there already");
         match self.load {
