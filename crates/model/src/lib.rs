@@ -18,8 +18,8 @@ pub use cluster::{
     Resource, Subject, Unreadable,
 };
 pub use derive::{
-    ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, tunnel_address,
-    vtep_mac,
+    ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, pod_of,
+    tunnel_address, vtep_mac,
 };
 pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};

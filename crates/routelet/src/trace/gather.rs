@@ -7,7 +7,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use routelet_model::{
     Family, IfName, Key, Kind, LinkKind, NftSet, Object, PodId, RouteTarget, Sysctl, SysctlName,
-    given_addresses,
+    given_addresses, pod_of,
 };
 use routelet_netlink::fib::{Decision, Fib, Packet};
 use routelet_netlink::forward::Forwarding;
@@ -99,12 +99,7 @@ impl Eyes {
 
     /// The pod that the alias of a host veth names.
     pub(crate) fn pod_behind(&self, veth: IfName) -> Option<PodId> {
-        let alias = self.link(veth)?.alias.as_deref()?;
-        let (namespace, name) = alias.split(' ').nth(5)?.split_once('/')?;
-        Some(PodId {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        pod_of(self.link(veth)?.alias.as_deref()?)
     }
 
     /// Whether an address is in this node's pod subnets, by the kernel's tables.
