@@ -11,6 +11,7 @@ mod ifname;
 mod mac;
 mod nft;
 mod object;
+mod overhead;
 mod sysctl;
 
 pub use cluster::{
@@ -27,4 +28,5 @@ pub use ifname::{IfName, InvalidIfName};
 pub use mac::{InvalidMac, MacAddr};
 pub use nft::{NftRules, NftSet};
 pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
+pub use overhead::{IPIP_OVERHEAD, VXLAN_OVERHEAD};
 pub use sysctl::{Sysctl, SysctlName, host_veth_sysctls};

@@ -2,18 +2,15 @@
 
 use std::net::IpAddr;
 
-use routelet_model::{IfName, Key, Link, LinkKind, MacAddr, NftSet, Object, RouteTarget};
+use routelet_model::{
+    Family, IPIP_OVERHEAD, IfName, Key, Link, LinkKind, MacAddr, NftSet, Object, RouteTarget, VXLAN_OVERHEAD,
+};
 use routelet_netlink::fib::{Decision, FibRoute};
 
 use super::super::facts::{Facts, Peer, gateway_of, is_vxlan};
 use super::super::hop::{Hop, Place};
 use super::pod::{carries, is_silent};
 use super::{describe, outside};
-
-/// What VXLAN adds to a packet over IPv4, over IPv6, and what IPIP adds, in bytes.
-const VXLAN_V4: u32 = 50;
-const VXLAN_V6: u32 = 70;
-const IPIP: u32 = 20;
 
 /// Adds the hops from the node on.
 pub(super) fn walk(facts: &Facts, veth: IfName, peer: &Peer, route: &FibRoute, hops: &mut Vec<Hop>) {
@@ -117,11 +114,8 @@ fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Ho
         return Hop::broken(place, name, finding, facts.repair(&by_hand));
     }
     let (parent, overhead) = match &device.kind {
-        LinkKind::Vxlan(vxlan) => (
-            vxlan.parent,
-            if vxlan.local.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 },
-        ),
-        _ => (None, IPIP),
+        LinkKind::Vxlan(vxlan) => (vxlan.parent, *VXLAN_OVERHEAD.get(Family::of(vxlan.local))),
+        _ => (None, IPIP_OVERHEAD),
     };
     if matches!(device.kind, LinkKind::Vxlan(_)) && parent.is_none() {
         return Hop::broken(place, name, "the link below it is gone", facts.agents());
