@@ -8,7 +8,6 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use super::asking::{Output, OutputArgs};
 use super::{AdminSocket, RunArgs, Setting, explain, values};
 use crate::logging::LogFilter;
-use crate::state::SettingState;
 
 /// Everything that `routelet diff` can be told. The agent's settings are read in a second step ([`DiffArgs::settings`]),
 /// for an agent that runs knows better what it was told.
@@ -87,7 +86,7 @@ impl FromArgMatches for DiffArgs {
 
 impl DiffArgs {
     /// The agent's settings: the flags given, else those of the agent that runs, else variables and defaults.
-    pub(crate) fn settings(&self, of_agent: &[SettingState]) -> Result<RunArgs, clap::Error> {
+    pub(crate) fn settings(&self, of_agent: &[Setting]) -> Result<RunArgs, clap::Error> {
         let is_given = |flag: &str| self.given.iter().any(|setting| setting.flag == flag);
         let of_agent = of_agent.iter().filter(|setting| !is_given(&setting.flag));
         let of_agent = of_agent.map(|setting| format!("--{}={}", setting.flag, setting.value));

@@ -12,6 +12,8 @@ use routelet_netlink::forward::{Against, DroppingChain, Passage};
 use routelet_netlink::inspect::{AddressRow, NeighbourRow};
 use routelet_netlink::setup::LinkState;
 
+use crate::args::Setting;
+
 /// The pod that a packet comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct From {
@@ -45,15 +47,15 @@ pub(crate) struct Known {
     pub(crate) own_subnets: Vec<IpNet>,
     /// The other nodes, once for each family of their pods.
     pub(crate) peers: Vec<KnownPeer>,
-    /// Its settings, by flag.
-    pub(crate) settings: Vec<(String, String)>,
+    /// Its settings.
+    pub(crate) settings: Vec<Setting>,
 }
 
 impl Known {
     /// A setting of the agent's, where it has a value that can be read.
     pub(crate) fn setting<T: FromStr>(&self, flag: &str) -> Option<T> {
-        let found = self.settings.iter().find(|(name, _)| name == flag);
-        found.and_then(|(_, value)| value.parse().ok())
+        let found = self.settings.iter().find(|setting| setting.flag == flag);
+        found.and_then(|setting| setting.value.parse().ok())
     }
 }
 

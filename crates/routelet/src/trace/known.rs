@@ -21,11 +21,7 @@ pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
 
 fn known(state: State) -> Known {
     Known {
-        settings: state
-            .settings
-            .into_iter()
-            .map(|setting| (setting.flag, setting.value))
-            .collect(),
+        settings: state.settings,
         own_subnets: state
             .dataplane
             .networks
