@@ -47,7 +47,7 @@ pub(crate) use exit::{
 pub(crate) use marks::MarkArgs;
 pub(crate) use overlay_check::OverlayCheckArgs;
 pub(crate) use setting::{Setting, Settings};
-pub(crate) use trace::TraceArgs;
+pub(crate) use trace::{TraceArgs, TraceSettings};
 pub(crate) use underlay::UnderlayArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Status(Box<StatusArgs>),
     /// Compare what the cluster asks for with what the kernel has, object by object, and change nothing. Works with an
     /// agent and without: it reads Pods, Nodes and the kernel itself. The settings are those of the agent that runs on
-    /// this node; where none does, they are given as to run.
+    /// this node; a flag goes before them, and where no agent runs, they are given as to run.
     #[command(after_help = DIFF_EXIT_CODES)]
     Diff(Box<DiffArgs>),
     /// Show what the running agent logs, or change it until it starts anew.
@@ -85,7 +85,9 @@ pub(crate) enum Command {
     #[command(after_help = CLEANUP_EXIT_CODES)]
     Cleanup(Box<CleanupArgs>),
     /// Follow a packet from a pod of this node, hop by hop, check each hop against the kernel, and name the first that
-    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address.
+    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address. The
+    /// settings are those of the agent that runs on this node; a flag goes before them, and where no agent runs, they are given
+    /// as to run.
     #[command(after_help = TRACE_EXIT_CODES)]
     Trace(Box<TraceArgs>),
 }

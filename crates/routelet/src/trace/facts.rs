@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 use routelet_model::{Family, IfName, Key, MacAddr, NftSet, Object, PodId, RouteTarget, Sysctl, SysctlName};
@@ -11,8 +10,6 @@ use routelet_netlink::fib::Decision;
 use routelet_netlink::forward::{Against, DroppingChain, Passage};
 use routelet_netlink::inspect::{AddressRow, NeighbourRow};
 use routelet_netlink::setup::LinkState;
-
-use crate::args::Setting;
 
 /// The pod that a packet comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +44,6 @@ pub(crate) struct Known {
     pub(crate) own_subnets: Vec<IpNet>,
     /// The other nodes, once for each family of their pods.
     pub(crate) peers: Vec<KnownPeer>,
-    /// Its settings.
-    pub(crate) settings: Vec<Setting>,
-}
-
-impl Known {
-    /// A setting of the agent's, where it has a value that can be read.
-    pub(crate) fn setting<T: FromStr>(&self, flag: &str) -> Option<T> {
-        let found = self.settings.iter().find(|setting| setting.flag == flag);
-        found.and_then(|setting| setting.value.parse().ok())
-    }
 }
 
 /// A pod of this node.

@@ -16,7 +16,7 @@ use routelet_netlink::setup::LinkState;
 use routelet_netlink::{Error, Kernel, Setup};
 
 use super::facts::{Destination, Facts, From, Known, To, forwarding_sysctl};
-use crate::args::TraceArgs;
+use crate::args::TraceSettings;
 use crate::encapsulation;
 
 /// Receive buffer for notifications in bytes; they are not read.
@@ -36,9 +36,9 @@ pub(crate) struct Eyes {
 
 impl Eyes {
     /// Reads what the kernel of the calling thread's network namespace holds.
-    pub(crate) fn open(args: &TraceArgs) -> anyhow::Result<Self> {
-        let devices = encapsulation::devices(&args.marks, None)?;
-        let config = args.marks.kernel_config(devices.clone(), RECEIVE_BUFFER);
+    pub(crate) fn open(settings: &TraceSettings) -> anyhow::Result<Self> {
+        let devices = encapsulation::devices(&settings.marks, None)?;
+        let config = settings.marks.kernel_config(devices.clone(), RECEIVE_BUFFER);
         let mut kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
         let mut inspector = Inspector::open()?;
         let mut tables = BTreeMap::new();
@@ -123,19 +123,19 @@ impl Eyes {
     /// All that the way from one to the other is judged by.
     pub(crate) fn facts(
         &mut self,
-        args: &TraceArgs,
+        settings: &TraceSettings,
         from: From,
         to: To,
         known: Option<Known>,
     ) -> anyhow::Result<Facts> {
         let family = Family::of(to.address);
         let mut facts = Facts {
-            protocol: args.marks.route_protocol,
-            masquerade: args.masquerade,
+            protocol: settings.marks.route_protocol,
+            masquerade: settings.masquerade,
             devices: self.devices.clone(),
             vxlan_device: match family {
-                Family::V4 => args.marks.vxlan_device,
-                Family::V6 => args.marks.vxlan_device_v6,
+                Family::V4 => settings.marks.vxlan_device,
+                Family::V6 => settings.marks.vxlan_device_v6,
             },
             tables: self.tables.clone(),
             links: self.links.clone(),
@@ -168,7 +168,7 @@ impl Eyes {
                 facts.dropping.push((chain, passage));
             }
         }
-        self.look_at_tunnel(args, &mut facts)?;
+        self.look_at_tunnel(settings, &mut facts)?;
         if let Some(incoming) = facts.answers_come_by() {
             let filter = self.filter(incoming)?;
             facts.filters.insert(incoming, filter);
@@ -207,7 +207,7 @@ impl Eyes {
         Ok(all.max(own).unwrap_or_default())
     }
 
-    fn look_at_tunnel(&mut self, args: &TraceArgs, facts: &mut Facts) -> anyhow::Result<()> {
+    fn look_at_tunnel(&mut self, settings: &TraceSettings, facts: &mut Facts) -> anyhow::Result<()> {
         let Destination::Peer(peer) = facts.destination() else {
             return Ok(());
         };
@@ -220,7 +220,9 @@ impl Eyes {
         if let Some(Object::Link(device)) = device
             && let LinkKind::Vxlan(vxlan) = &device.kind
         {
-            facts.against = self.forwarding.against_port(vxlan.port, &args.marks.nft_table)?;
+            facts.against = self
+                .forwarding
+                .against_port(vxlan.port, &settings.marks.nft_table)?;
         }
         Ok(())
     }

@@ -59,7 +59,6 @@ fn web() -> PodId {
 /// What the agent knows: the pod default/web with 10.244.1.2, and node-2 with 10.244.2.0/24.
 fn known() -> Known {
     Known {
-        settings: Vec::new(),
         own_subnets: vec!["10.244.1.0/24".parse().unwrap()],
         pods: vec![KnownPod {
             id: web(),
