@@ -3,10 +3,10 @@
 //! `gather` reads the kernel, `resolve` says whom the ends are, `walk` judges, `report` tells. The agent is asked for what
 //! it knows, and not needed.
 
-mod facts;
 mod gather;
 mod hop;
 mod known;
+mod observed;
 mod report;
 mod resolve;
 mod walk;
@@ -17,8 +17,8 @@ use routelet_watcher::ApiSettings;
 
 use crate::args::{EXIT_BROKEN, EXIT_STOPPED, EXIT_USAGE, Output, TraceArgs, TraceSettings};
 use crate::ask;
-use facts::To;
 use gather::Eyes;
+use observed::To;
 use report::Way;
 
 pub(crate) use resolve::End;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<u8> {
     let pairs = resolve::pairs(&from, to)
         .map_err(|error| anyhow!("{} and {}: {error}", question.from, question.to))?;
     for (from, to) in pairs {
-        ways.push(Way::new(eyes.facts(&settings, from, to, known.clone())?));
+        ways.push(Way::new(eyes.observed(&settings, from, to, known.clone())?));
     }
     let text = match question.output.output {
         Output::Table => report::table(&ways, silent.as_deref())?,

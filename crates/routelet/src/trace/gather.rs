@@ -15,7 +15,7 @@ use routelet_netlink::inspect::{AddressRow, Inspector};
 use routelet_netlink::setup::LinkState;
 use routelet_netlink::{Error, Kernel, Setup};
 
-use super::facts::{Destination, Facts, From, Known, To, forwarding_sysctl};
+use super::observed::{Destination, From, Known, Observed, To, forwarding_sysctl};
 use crate::args::TraceSettings;
 use crate::encapsulation;
 
@@ -121,15 +121,15 @@ impl Eyes {
     }
 
     /// All that the way from one to the other is judged by.
-    pub(crate) fn facts(
+    pub(crate) fn observed(
         &mut self,
         settings: &TraceSettings,
         from: From,
         to: To,
         known: Option<Known>,
-    ) -> anyhow::Result<Facts> {
+    ) -> anyhow::Result<Observed> {
         let family = Family::of(to.address);
-        let mut facts = Facts {
+        let mut observed = Observed {
             protocol: settings.marks.route_protocol,
             masquerade: settings.masquerade,
             devices: self.devices.clone(),
@@ -152,51 +152,53 @@ impl Eyes {
             to,
             known,
         };
-        let (Some(address), Some(veth)) = (facts.from.address, facts.from.veth) else {
-            return Ok(facts);
+        let (Some(address), Some(veth)) = (observed.from.address, observed.from.veth) else {
+            return Ok(observed);
         };
-        self.read_settings(&mut facts, veth)?;
-        facts.to_pod = self.decide(own(address))?;
-        facts.there = self.decide(Packet {
+        self.read_settings(&mut observed, veth)?;
+        observed.to_pod = self.decide(own(address))?;
+        observed.there = self.decide(Packet {
             from: Some(address),
-            to: facts.to.address,
+            to: observed.to.address,
             incoming: Some(veth),
         })?;
         for chain in self.forwarding.dropping()? {
             if chain.family.sees(family) {
                 let passage = self.forwarding.passage(&chain, address)?;
-                facts.dropping.push((chain, passage));
+                observed.dropping.push((chain, passage));
             }
         }
-        self.look_at_tunnel(settings, &mut facts)?;
-        if let Some(incoming) = facts.answers_come_by() {
+        self.look_at_tunnel(settings, &mut observed)?;
+        if let Some(incoming) = observed.answers_come_by() {
             let filter = self.filter(incoming)?;
-            facts.filters.insert(incoming, filter);
+            observed.filters.insert(incoming, filter);
             let answer = Packet {
-                from: Some(facts.to.address),
+                from: Some(observed.to.address),
                 to: address,
                 incoming: Some(incoming),
             };
-            facts.back = self.decide(answer)?.map(|decision| (incoming, decision));
+            observed.back = self.decide(answer)?.map(|decision| (incoming, decision));
         }
-        Ok(facts)
+        Ok(observed)
     }
 
-    fn read_settings(&mut self, facts: &mut Facts, veth: IfName) -> anyhow::Result<()> {
+    fn read_settings(&mut self, observed: &mut Observed, veth: IfName) -> anyhow::Result<()> {
         let settings = [
-            Sysctl::host(forwarding_sysctl(facts.family())),
+            Sysctl::host(forwarding_sysctl(observed.family())),
             Sysctl::link(SysctlName::Ipv4Forwarding, veth),
             Sysctl::link(SysctlName::Ipv4ProxyArp, veth),
         ];
         for setting in settings {
             // Those of IPv4 say nothing about packets of IPv6.
-            let counts = facts.family() == Family::V4 || setting.link.is_none();
+            let counts = observed.family() == Family::V4 || setting.link.is_none();
             if counts && let Some(value) = self.kernel.sysctl(setting)? {
-                facts.tables.insert(Key::Sysctl(setting), Object::Sysctl(value));
+                observed
+                    .tables
+                    .insert(Key::Sysctl(setting), Object::Sysctl(value));
             }
         }
         let filter = self.filter(veth)?;
-        facts.filters.insert(veth, filter);
+        observed.filters.insert(veth, filter);
         Ok(())
     }
 
@@ -207,20 +209,20 @@ impl Eyes {
         Ok(all.max(own).unwrap_or_default())
     }
 
-    fn look_at_tunnel(&mut self, settings: &TraceSettings, facts: &mut Facts) -> anyhow::Result<()> {
-        let Destination::Peer(peer) = facts.destination() else {
+    fn look_at_tunnel(&mut self, settings: &TraceSettings, observed: &mut Observed) -> anyhow::Result<()> {
+        let Destination::Peer(peer) = observed.destination() else {
             return Ok(());
         };
-        if let Some(remote) = facts.underlay_of(&peer) {
-            facts.underlay = self.decide(own(remote))?;
+        if let Some(remote) = observed.underlay_of(&peer) {
+            observed.underlay = self.decide(own(remote))?;
         }
         let device = peer
             .device()
-            .and_then(|device| facts.tables.get(&Key::Link(device)));
+            .and_then(|device| observed.tables.get(&Key::Link(device)));
         if let Some(Object::Link(device)) = device
             && let LinkKind::Vxlan(vxlan) = &device.kind
         {
-            facts.against = self
+            observed.against = self
                 .forwarding
                 .against_port(vxlan.port, &settings.marks.nft_table)?;
         }

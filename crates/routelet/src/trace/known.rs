@@ -4,7 +4,7 @@ use std::path::Path;
 
 use routelet_model::PodId;
 
-use super::facts::{Known, KnownPeer, KnownPod};
+use super::observed::{Known, KnownPeer, KnownPod};
 use crate::args::Setting;
 use crate::ask::{self, AskError};
 use crate::state::{PeerState, PodState, State};

@@ -78,7 +78,7 @@ pub(crate) struct KnownPeer {
 
 /// See the file's head.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct Observed {
     /// Where the packet comes from.
     pub(crate) from: From,
     /// Where it goes.
@@ -153,7 +153,7 @@ impl Peer {
     }
 }
 
-impl Facts {
+impl Observed {
     /// The family of the packet.
     pub(crate) fn family(&self) -> Family {
         Family::of(self.to.address)
