@@ -14,10 +14,10 @@ use routelet_model::{Family, IfName};
 use crate::attributes::{Attributes, family_of_number};
 use crate::frame::read_u32;
 use crate::inspect::{Inspector, LinkRow};
+use crate::nexthop::RTA_NH_ID;
 use crate::{Error, Netns, Socket, route};
 
 const HEADER: usize = 12;
-const RTA_NH_ID: u16 = 30;
 /// `struct rtnexthop`, before a nexthop's own attributes.
 const RTNEXTHOP: usize = 8;
 

@@ -14,18 +14,14 @@ use routelet_model::{Family, IfName, MacAddr};
 
 use crate::attributes::{Attributes, family_number, family_of_number};
 use crate::frame::{read_u16, read_u32};
-use crate::nexthop::{self, NexthopMessage};
+use crate::nexthop::{self, NexthopMessage, RTA_NH_ID, RTNH_F_ONLINK};
 use crate::{Error, Netns, Socket};
 
 const SHORT: Error = Error::Decode("a message shorter than its header");
-/// `RTNH_F_ONLINK` of linux/rtnetlink.h.
-const ONLINK: u32 = 4;
 /// `RTM_F_CLONED`: a cached route, which no one made.
 const CLONED: u32 = 0x200;
 /// `NDA_PROTOCOL` of linux/neighbour.h.
 const NDA_PROTOCOL: u16 = 12;
-/// `RTA_NH_ID` of linux/rtnetlink.h.
-const RTA_NH_ID: u16 = 30;
 
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,7 +285,7 @@ fn route(payload: &[u8], family: Family, links: &[LinkRow]) -> Result<Option<Rou
         destination: IpNet::from(any),
         link: None,
         gateway: None,
-        onlink: flags & ONLINK != 0,
+        onlink: flags & RTNH_F_ONLINK != 0,
         nexthop: None,
         protocol: header[5],
         metric: 0,
@@ -323,7 +319,7 @@ fn nexthop(payload: &[u8], links: &[LinkRow]) -> Result<NexthopRow, Error> {
         id: 0,
         link: None,
         gateway: None,
-        onlink: flags & ONLINK != 0,
+        onlink: flags & RTNH_F_ONLINK != 0,
         protocol: header[2],
     };
     for attribute in Attributes::after(payload, nexthop::HEADER)? {
