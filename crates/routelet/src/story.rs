@@ -108,6 +108,13 @@ impl Story {
                  for more)"
             );
         }
+        if let Some(error) = &report.no_thread {
+            tracing::warn!(
+                error,
+                "no thread can be had for long batches: each is waited for, and nothing is planned meanwhile. Raise the limit of \
+                 processes (kubelet: podPidsLimit; systemd: TasksMax) and start the agent anew"
+            );
+        }
         if report.flushed.flows > 0 {
             let addresses: Vec<String> = report.flushed.addresses.iter().map(ToString::to_string).collect();
             tracing::debug!(
