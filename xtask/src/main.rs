@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use run::{cargo, release_program};
+use run::{build_programs, release_program};
 
 /// The project's chores.
 #[derive(Parser)]
@@ -89,7 +89,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
 
 /// Runs `cargo test`, as root or in a user namespace, and tells at the end which tests could not run here.
 fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
-    build_programs()?;
+    build_programs(&[])?;
     if !kernels.is_empty() {
         return kernel::test(kernels, &arguments);
     }
@@ -113,18 +113,4 @@ fn test(kernels: &[String], mut arguments: Vec<String>) -> Result<ExitCode> {
     }
     run::complain(&format!("{} skipped", reasons.lines().count()));
     Ok(code)
-}
-
-/// Builds the agent and the CNI plugin, which tests run, and the program that makes an ordinary user root of a namespace.
-fn build_programs() -> Result<()> {
-    cargo(&[
-        "build",
-        "--package",
-        "routelet",
-        "--package",
-        "routelet-cni",
-        "--package",
-        "routelet-lab",
-        "--bins",
-    ])
 }

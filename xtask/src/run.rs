@@ -39,19 +39,19 @@ pub(crate) fn program(profile: &str, name: &str) -> Result<Command> {
     Ok(Command::new(path))
 }
 
+/// Builds the agent, the CNI plugin and the programs of the lab; `more` says how.
+pub(crate) fn build_programs(more: &[&str]) -> Result<()> {
+    let packages = [
+        "--package=routelet",
+        "--package=routelet-cni",
+        "--package=routelet-lab",
+    ];
+    cargo(&[&["build", "--bins"], &packages[..], more].concat())
+}
+
 /// Builds the release, and runs a program of the lab from it.
 pub(crate) fn release_program(name: &str, arguments: &[String]) -> Result<ExitCode> {
-    cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "routelet",
-        "--package",
-        "routelet-cni",
-        "--package",
-        "routelet-lab",
-        "--bins",
-    ])?;
+    build_programs(&["--release"])?;
     let mut command = program("release", name)?;
     command.args(arguments);
     finish(command)

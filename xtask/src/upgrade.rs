@@ -5,7 +5,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::run::{cargo_program, complain, finish, output, program, succeed, target_directory};
+use crate::run::{
+    build_programs, cargo_program, complain, finish, output, program, succeed, target_directory,
+};
 
 /// Builds the commit's agent, apart from everything else, and runs the tests with it.
 pub(crate) fn test(commit: &str) -> Result<ExitCode> {
@@ -41,7 +43,7 @@ pub(crate) fn test(commit: &str) -> Result<ExitCode> {
             .arg(&built)
             .current_dir(&source),
     )?;
-    crate::build_programs()?;
+    build_programs(&[])?;
     let mut tests = program("debug", "rootless")?;
     tests
         .arg(cargo_program())

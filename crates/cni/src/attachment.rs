@@ -14,7 +14,8 @@ use crate::request::Request;
 const LONGEST: usize = 254;
 
 /// One interface of one container in one network. As text, `routelet NETWORK CONTAINER IFNAME`, it begins the alias of the
-/// host veth; the addresses follow, which the agent reads ([`routelet_model::given_addresses`]), and the pod.
+/// host veth; the addresses and the pod follow, which the agent reads ([`routelet_model::given_addresses`],
+/// [`routelet_model::pod_of`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attachment {
     /// The network's name.
@@ -118,6 +119,7 @@ mod tests {
         assert_eq!(alias, "routelet pods 4f2a eth0 10.244.1.2,fd00::2 default/web");
         assert_eq!(alias.parse(), Ok(attachment.clone()));
         assert_eq!(routelet_model::given_addresses(&alias), addresses);
+        assert_eq!(routelet_model::pod_of(&alias), Some(pod("web")));
         assert_eq!(
             attachment.alias(&addresses, None).unwrap().parse(),
             Ok(attachment)

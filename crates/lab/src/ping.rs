@@ -19,15 +19,12 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvmsg,
     sendto, setsockopt, socket, sockopt,
 };
+use routelet_model::Family;
 use routelet_netlink::Netns;
-use routelet_netlink::echo::checksum;
+use routelet_netlink::echo;
 
 use crate::wait;
 
-/// Type, code, checksum, identifier, sequence number: the same in both families.
-const HEADER: usize = 8;
-/// A token that tells our requests from others', and a sequence number.
-const MARK: usize = 16;
 /// How often a pinger looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -83,12 +80,9 @@ impl Ping {
         Self { interval, ..self }
     }
 
-    /// Bytes after the ICMP header, at least 16.
+    /// Bytes after the ICMP header; 16 are sent at least.
     pub fn payload(self, payload: usize) -> Self {
-        Self {
-            payload: payload.max(MARK),
-            ..self
-        }
+        Self { payload, ..self }
     }
 
     /// How long to wait for replies after the last request.
@@ -249,7 +243,7 @@ impl Echo {
 
     fn send(&mut self, now: Instant) -> Result<()> {
         let number = self.requests.len() as u64;
-        let packet = request(self.ping.to, self.token, number, self.ping.payload);
+        let packet = echo::request(Family::of(self.ping.to), self.token, number, self.ping.payload);
         let to = SockaddrStorage::from(SocketAddr::new(self.ping.to, 0));
         self.requests.push(Request {
             sent: now,
@@ -296,19 +290,20 @@ impl Echo {
                 Err(error) => return Err(io::Error::from(error)).context("receiving replies"),
             };
             let now = Instant::now();
-            let Some(reply) = Reply::parse(self.ping.to, &buffer[..length], hop_limit) else {
+            let packet = &buffer[..length];
+            let Some((token, number)) = echo::reply(Family::of(self.ping.to), true, packet) else {
                 continue;
             };
-            if reply.token != self.token {
+            if token != self.token {
                 continue;
             }
-            let request = usize::try_from(reply.number)
+            let request = usize::try_from(number)
                 .ok()
                 .and_then(|number| self.requests.get_mut(number));
             if let Some(request) = request.filter(|request| request.round_trip.is_none()) {
                 request.round_trip = Some(now.duration_since(request.sent));
                 self.answered += 1;
-                self.ttl = reply.ttl;
+                self.ttl = ttl(self.ping.to, packet, hop_limit);
             }
         }
     }
@@ -338,46 +333,12 @@ fn hop_limit(message: ControlMessageOwned) -> Option<u8> {
     }
 }
 
-struct Reply {
-    token: u64,
-    number: u64,
-    ttl: Option<u8>,
-}
-
-impl Reply {
-    /// Reads a packet as the raw socket of the family of `to` gives it: IPv4 with the IP header, IPv6 without.
-    fn parse(to: IpAddr, packet: &[u8], hop_limit: Option<u8>) -> Option<Self> {
-        let (kind, icmp, ttl) = if to.is_ipv4() {
-            let header = usize::from(packet.first()? & 0xf) * 4;
-            (0, packet.get(header..)?, packet.get(8).copied())
-        } else {
-            (129, packet, hop_limit)
-        };
-        if *icmp.first()? != kind {
-            return None;
-        }
-        let number = |at: usize| Some(u64::from_be_bytes(icmp.get(at..at + 8)?.try_into().ok()?));
-        Some(Self {
-            token: number(HEADER)?,
-            number: number(HEADER + 8)?,
-            ttl,
-        })
+/// The TTL of a packet as the raw socket of the family of `to` gives it: IPv4 with the IP header, IPv6 beside it.
+fn ttl(to: IpAddr, packet: &[u8], hop_limit: Option<u8>) -> Option<u8> {
+    match to {
+        IpAddr::V4(_) => packet.get(8).copied(),
+        IpAddr::V6(_) => hop_limit,
     }
-}
-
-fn request(to: IpAddr, token: u64, number: u64, payload: usize) -> Vec<u8> {
-    let mut packet = vec![0; HEADER + payload];
-    packet[0] = if to.is_ipv4() { 8 } else { 128 };
-    packet[4..6].copy_from_slice(&token.to_be_bytes()[6..]);
-    packet[6..8].copy_from_slice(&number.to_be_bytes()[6..]);
-    packet[HEADER..HEADER + 8].copy_from_slice(&token.to_be_bytes());
-    packet[HEADER + 8..HEADER + MARK].copy_from_slice(&number.to_be_bytes());
-    // Of ICMPv6 the kernel makes the checksum: it takes the addresses in.
-    if to.is_ipv4() {
-        let sum = checksum(&packet);
-        packet[2..4].copy_from_slice(&sum.to_be_bytes());
-    }
-    packet
 }
 
 /// A number that no other ping on this machine uses at this time.
@@ -421,15 +382,6 @@ impl fmt::Display for PingReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn checksum_of_rfc_1071() {
-        assert_eq!(
-            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
-            !0xddf2
-        );
-        assert_eq!(checksum(&[0xff, 0xff, 0x01]), !0x0100);
-    }
 
     #[test]
     fn to_oneself() {

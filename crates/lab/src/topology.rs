@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use routelet_model::{Family, IfName, MacAddr, PerFamily, PodId, host_prefix};
+use routelet_model::{Family, IfName, MacAddr, PerFamily, PodId, VXLAN_OVERHEAD, host_prefix};
 use routelet_netlink::Netns;
 use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
 
@@ -263,12 +263,11 @@ impl Node {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let overhead = if addresses.iter().any(IpAddr::is_ipv6) {
-            70
-        } else {
-            50
+        let family = match addresses.iter().any(IpAddr::is_ipv6) {
+            true => Family::V6,
+            false => Family::V4,
         };
-        let mtu = self.mtu.load(Ordering::Relaxed) - overhead;
+        let mtu = self.mtu.load(Ordering::Relaxed) - VXLAN_OVERHEAD.get(family);
         let netns = Netns::new()?;
         let sandbox = Sandbox::new(&self.netns, &netns, &id, ETH0, addresses, mtu)?;
         let host_veth = sandbox

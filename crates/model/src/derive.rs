@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use crate::{Family, IfName, InvalidIfName, MacAddr};
+use crate::{Family, IfName, InvalidIfName, MacAddr, PodId};
 
 /// The MAC address of the host's end of every pod's veth pair.
 pub const HOST_VETH_MAC: MacAddr = MacAddr([0xee; 6]);
@@ -66,12 +66,25 @@ pub const ALIAS_MARK: &str = "routelet";
 /// The addresses that the CNI plugin gave to the pod behind a host veth, by the veth's alias, which reads `routelet NETWORK
 /// CONTAINER IFNAME ADDRESS,… POD`. None where it is no alias of the plugin's.
 pub fn given_addresses(alias: &str) -> Vec<IpAddr> {
-    let mut words = alias.split(' ');
-    if words.next() != Some(ALIAS_MARK) {
-        return Vec::new();
-    }
-    let addresses = words.nth(3).unwrap_or_default().split(',');
+    let addresses = word_of_alias(alias, 4).unwrap_or_default().split(',');
     addresses.map_while(|address| address.parse().ok()).collect()
+}
+
+/// The pod behind a host veth, by the same alias. A long name may be cut off there. `None` where it is no alias of the
+/// plugin's, or names no pod.
+pub fn pod_of(alias: &str) -> Option<PodId> {
+    let (namespace, name) = word_of_alias(alias, 5)?.split_once('/')?;
+    Some(PodId {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+/// A word of an alias of the plugin's, the mark being number 0.
+fn word_of_alias(alias: &str, number: usize) -> Option<&str> {
+    let mut words = alias.split(' ');
+    let is_ours = words.clone().next() == Some(ALIAS_MARK);
+    words.nth(number).filter(|_| is_ours)
 }
 
 #[cfg(test)]
@@ -130,6 +143,20 @@ mod tests {
             "routelet pods 4f2a eth0 default/web",
         ] {
             assert!(given_addresses(alias).is_empty(), "{alias:?}");
+        }
+    }
+
+    #[test]
+    fn the_pod_is_the_one_that_the_plugins_alias_names() {
+        let pod = pod_of("routelet pods 4f2a eth0 10.244.1.2,fd00::2 default/web").unwrap();
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("default", "web"));
+        for alias in [
+            "",
+            "uplink pods 4f2a eth0 10.244.1.2 default/web",
+            "routelet pods 4f2a eth0 10.244.1.2",
+            "routelet pods 4f2a eth0 10.244.1.2 default",
+        ] {
+            assert_eq!(pod_of(alias), None, "{alias:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod ifname;
 mod mac;
 mod nft;
 mod object;
+mod overhead;
 mod sysctl;
 
 pub use cluster::{
@@ -18,8 +19,8 @@ pub use cluster::{
     Resource, Subject, Unreadable,
 };
 pub use derive::{
-    ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, tunnel_address,
-    vtep_mac,
+    ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, pod_of,
+    tunnel_address, vtep_mac,
 };
 pub use family::{Family, PerFamily, host_prefix};
 pub use host::{Host, HostLink};
@@ -27,4 +28,5 @@ pub use ifname::{IfName, InvalidIfName};
 pub use mac::{InvalidMac, MacAddr};
 pub use nft::{NftRules, NftSet, PrefixLens};
 pub use object::{Key, Kind, Link, LinkKind, Object, RouteTarget, Vxlan};
+pub use overhead::{IPIP_OVERHEAD, VXLAN_OVERHEAD};
 pub use sysctl::{Sysctl, SysctlName, host_veth_sysctls};

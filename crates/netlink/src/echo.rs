@@ -21,7 +21,7 @@ use crate::monitor::register;
 
 /// Type, code, checksum, identifier, sequence number: the same in both families.
 const HEADER: usize = 8;
-/// What the question carries and the answer gives back: who asks, and the question's number.
+/// What the question carries and the answer gives back, in bytes: who asks, and the question's number.
 const MARK: usize = 16;
 /// Larger than any answer.
 const DATAGRAM: usize = 1 << 16;
@@ -141,7 +141,7 @@ impl Echo {
             };
             let received = self.buffer.get(..length).unwrap_or_default();
             if let Some(from) = from
-                && let Some((token, number)) = read(self.family, self.is_raw, received)
+                && let Some((token, number)) = reply(self.family, self.is_raw, received)
             {
                 return Some(Answer { token, number, from });
             }
@@ -216,29 +216,39 @@ fn address(from: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| from.as_sockaddr_in6().map(|v6| v6.ip().into()))
 }
 
-/// The ICMP part of a question. A ping socket puts an identifier of its own into it.
+/// The ICMP part of a question.
 fn packet(question: &Question) -> Vec<u8> {
-    let (kind, ip_header) = match question.to {
-        IpAddr::V4(_) => (8, 20),
-        IpAddr::V6(_) => (128, 40),
+    let ip_header = match question.to {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
     };
     let size = question.size.max(SMALLEST) - ip_header;
-    let mut packet = vec![0; usize::try_from(size).unwrap_or_default()];
-    packet[0] = kind;
-    packet[4..6].copy_from_slice(&question.token.to_be_bytes()[6..]);
-    packet[6..8].copy_from_slice(&question.number.to_be_bytes()[6..]);
-    packet[HEADER..HEADER + 8].copy_from_slice(&question.token.to_be_bytes());
-    packet[HEADER + 8..HEADER + MARK].copy_from_slice(&question.number.to_be_bytes());
-    // Of ICMPv6 the kernel makes the checksum.
-    if question.to.is_ipv4() {
+    let payload = usize::try_from(size).unwrap_or_default() - HEADER;
+    request(Family::of(question.to), question.token, question.number, payload)
+}
+
+/// An echo request from its ICMP header on, whose payload of so many bytes, 16 at least, begins with token and number.
+/// A ping socket puts an identifier of its own into it.
+pub fn request(family: Family, token: u64, number: u64, payload: usize) -> Vec<u8> {
+    let mut packet = vec![0; HEADER + payload.max(MARK)];
+    packet[0] = match family {
+        Family::V4 => 8,
+        Family::V6 => 128,
+    };
+    packet[4..6].copy_from_slice(&token.to_be_bytes()[6..]);
+    packet[6..8].copy_from_slice(&number.to_be_bytes()[6..]);
+    packet[HEADER..HEADER + 8].copy_from_slice(&token.to_be_bytes());
+    packet[HEADER + 8..HEADER + MARK].copy_from_slice(&number.to_be_bytes());
+    // Of ICMPv6 the kernel makes the checksum: it takes the addresses in.
+    if family == Family::V4 {
         let sum = checksum(&packet);
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     packet
 }
 
-/// Token and number of an answer; `None` where the packet is none.
-fn read(family: Family, is_raw: bool, packet: &[u8]) -> Option<(u64, u64)> {
+/// Token and number of a reply, as a ping socket or a raw one gives it; `None` where the packet is none.
+pub fn reply(family: Family, is_raw: bool, packet: &[u8]) -> Option<(u64, u64)> {
     let (kind, icmp) = match family {
         // Raw sockets of IPv4 alone show the IP header.
         Family::V4 if is_raw => (0, packet.get(usize::from(packet.first()? & 0xf) * 4..)?),
@@ -360,10 +370,34 @@ mod tests {
             .unwrap();
     }
 
+    #[test]
+    fn checksum_of_rfc_1071() {
+        assert_eq!(
+            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            !0xddf2
+        );
+        assert_eq!(checksum(&[0xff, 0xff, 0x01]), !0x0100);
+    }
+
+    #[test]
+    fn a_reply_is_read_as_its_request_was_written() {
+        for (family, kind) in [(Family::V4, 0), (Family::V6, 129)] {
+            let mut packet = request(family, 7, 1 << 40, 0);
+            assert_eq!(packet.len(), 24, "header and mark");
+            assert_eq!(
+                reply(family, false, &packet),
+                None,
+                "{family}: a request is no reply"
+            );
+            packet[0] = kind;
+            assert_eq!(reply(family, false, &packet), Some((7, 1 << 40)), "{family}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read(packet in proptest::collection::vec(any::<u8>(), 0..80), raw: bool, v4: bool) {
-            let _ = read(if v4 { Family::V4 } else { Family::V6 }, raw, &packet);
+            let _ = reply(if v4 { Family::V4 } else { Family::V6 }, raw, &packet);
         }
     }
 }

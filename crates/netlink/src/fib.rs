@@ -14,10 +14,10 @@ use routelet_model::{Family, IfName};
 use crate::attributes::{Attributes, family_of_number};
 use crate::frame::read_u32;
 use crate::inspect::{Inspector, LinkRow};
+use crate::nexthop::RTA_NH_ID;
 use crate::{Error, Netns, Socket, route};
 
 const HEADER: usize = 12;
-const RTA_NH_ID: u16 = 30;
 /// `struct rtnexthop`, before a nexthop's own attributes.
 const RTNEXTHOP: usize = 8;
 
@@ -38,7 +38,7 @@ pub enum Decision {
     /// A route leads on, or to the host itself.
     Route(FibRoute),
     /// It is dropped.
-    Dropped(Refusal),
+    Dropped(DropReason),
 }
 
 /// The route that decides about a packet.
@@ -62,7 +62,7 @@ pub struct FibRoute {
 
 /// Why a packet is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DropReason {
     /// No route leads there.
     NoRoute,
     /// A route says that the destination is unreachable, or the host does not forward.
@@ -77,7 +77,7 @@ pub enum Refusal {
     Other(i32),
 }
 
-impl Refusal {
+impl DropReason {
     fn of(errno: i32) -> Self {
         match errno {
             libc::ENETUNREACH | libc::ESRCH => Self::NoRoute,
@@ -90,7 +90,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute => f.write_str("no route leads there"),
@@ -158,7 +158,7 @@ impl Fib {
     /// is not there.
     pub fn decide(&mut self, packet: Packet) -> Result<Decision, Error> {
         let decision = self.ask(packet)?;
-        if decision != Decision::Dropped(Refusal::Blackhole) || packet.incoming.is_none() {
+        if decision != Decision::Dropped(DropReason::Blackhole) || packet.incoming.is_none() {
             return Ok(decision);
         }
         // Newer kernels have one error number for a blackhole and a bad source: what the host itself would send there
@@ -169,7 +169,7 @@ impl Fib {
             ..packet
         };
         Ok(match self.ask(own)? {
-            Decision::Route(_) => Decision::Dropped(Refusal::Source),
+            Decision::Route(_) => Decision::Dropped(DropReason::Source),
             Decision::Dropped(_) => decision,
         })
     }
@@ -199,7 +199,7 @@ impl Fib {
         let request = RouteNetlinkMessage::GetRoute(message);
         match self.socket.get(&request, |payload| read(payload, &links)) {
             Ok(decision) => Ok(decision),
-            Err(Error::Refused { errno, .. }) => Ok(Decision::Dropped(Refusal::of(errno))),
+            Err(Error::Refused { errno, .. }) => Ok(Decision::Dropped(DropReason::of(errno))),
             Err(error) => Err(error),
         }
     }
@@ -246,9 +246,9 @@ fn read(payload: &[u8], links: &[LinkRow]) -> Result<Decision, Error> {
     let destination = IpNet::new(destination, length)
         .map_err(|_| Error::Decode("a route with a prefix longer than its address"))?;
     Ok(match kind {
-        libc::RTN_BLACKHOLE => Decision::Dropped(Refusal::Blackhole),
-        libc::RTN_UNREACHABLE => Decision::Dropped(Refusal::Unreachable),
-        libc::RTN_PROHIBIT => Decision::Dropped(Refusal::Prohibited),
+        libc::RTN_BLACKHOLE => Decision::Dropped(DropReason::Blackhole),
+        libc::RTN_UNREACHABLE => Decision::Dropped(DropReason::Unreachable),
+        libc::RTN_PROHIBIT => Decision::Dropped(DropReason::Prohibited),
         _ => Decision::Route(FibRoute {
             destination,
             table,

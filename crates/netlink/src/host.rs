@@ -14,7 +14,7 @@ use crate::link::SeenLink;
 /// kernel notifies of a link also when nothing that counts has changed.
 #[derive(Debug, Default)]
 pub(crate) struct HostWatch {
-    links: FxHashMap<u32, Facts>,
+    links: FxHashMap<u32, LinkNews>,
     addresses: FxHashSet<(u32, IpNet)>,
     /// Addresses to which the ways are of interest.
     pub(crate) destinations: Vec<IpAddr>,
@@ -23,7 +23,7 @@ pub(crate) struct HostWatch {
 impl HostWatch {
     /// Takes note of a full dump of what is the host's, and makes the answer of it.
     pub(crate) fn replace(&mut self, links: &[SeenLink], addresses: &[SeenAddress]) -> Host {
-        self.links = links.iter().map(|link| (link.index, facts(link))).collect();
+        self.links = links.iter().map(|link| (link.index, news_of(link))).collect();
         self.addresses = addresses.iter().map(|seen| (seen.index, seen.address)).collect();
         let host_link = |link: &SeenLink| HostLink {
             name: link.name,
@@ -43,7 +43,7 @@ impl HostWatch {
 
     /// A link of the host is there: whether that is news.
     pub(crate) fn link(&mut self, link: &SeenLink) -> bool {
-        self.links.insert(link.index, facts(link)) != Some(facts(link))
+        self.links.insert(link.index, news_of(link)) != Some(news_of(link))
     }
 
     /// A link is gone, or no longer the host's: whether that is news.
@@ -68,9 +68,9 @@ impl HostWatch {
     }
 }
 
-/// Name, MTU, up, running.
-type Facts = (IfName, u32, bool, bool);
+/// What is news of a link where it changes: name, MTU, up, running.
+type LinkNews = (IfName, u32, bool, bool);
 
-fn facts(link: &SeenLink) -> Facts {
+fn news_of(link: &SeenLink) -> LinkNews {
     (link.name, link.mtu, link.up, link.running)
 }

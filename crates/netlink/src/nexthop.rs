@@ -26,7 +26,9 @@ pub(crate) const HEADER: usize = 8;
 pub(crate) const NHA_ID: u16 = 1;
 pub(crate) const NHA_OIF: u16 = 5;
 pub(crate) const NHA_GATEWAY: u16 = 6;
-/// `RTNH_F_ONLINK`: the gateway is on the link whatever its address is.
+/// `RTA_NH_ID` of linux/rtnetlink.h: the nexthop object of a route.
+pub(crate) const RTA_NH_ID: u16 = 30;
+/// `RTNH_F_ONLINK` of the same: the gateway is on the link whatever its address is.
 pub(crate) const RTNH_F_ONLINK: u32 = 4;
 
 /// Where our ids begin, and how many there are: far from the small numbers that people choose by hand.

@@ -8,13 +8,13 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attributes::Attributes;
 use crate::frame::align;
+use crate::nexthop::{RTA_NH_ID, RTNH_F_ONLINK};
 use crate::{Error, Failure, Kernel, Operation, Verb, route};
 
 /// `struct rtmsg`.
 const HEADER: usize = 12;
 /// `RTPROT_UNSPEC`: in a dump, routes of any protocol.
 const ANY: u8 = 0;
-const RTA_NH_ID: u16 = 30;
 
 /// A request to delete a route, in the words in which the kernel has shown it.
 struct Delete(Vec<u8>);
@@ -25,7 +25,7 @@ impl Delete {
         let mut bytes = shown.get(..HEADER).unwrap_or_default().to_vec();
         let attributes = Attributes::after(shown, HEADER)?;
         // The flags of a dump are about the route's present state. Only that of an onlink gateway names it.
-        let flags = crate::frame::read_u32(shown, 8).unwrap_or_default() & crate::nexthop::RTNH_F_ONLINK;
+        let flags = crate::frame::read_u32(shown, 8).unwrap_or_default() & RTNH_F_ONLINK;
         bytes[8..HEADER].copy_from_slice(&flags.to_ne_bytes());
         let by_nexthop = attributes
             .clone()

@@ -12,12 +12,11 @@ use routelet_model::{Family, Key, Object, RouteTarget};
 use crate::Error;
 use crate::attributes::{Attributes, family_number, family_of_number};
 use crate::frame::read_u32;
-use crate::nexthop::RTNH_F_ONLINK;
+use crate::nexthop::{RTA_NH_ID, RTNH_F_ONLINK};
 use crate::socket::Socket;
 use crate::view::View;
 
 const HEADER: usize = 12;
-const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = libc::RTN_UNICAST;
 const RTN_BLACKHOLE: u8 = libc::RTN_BLACKHOLE;
 const MAIN: u32 = libc::RT_TABLE_MAIN as u32;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use common::{in_netns, ip, name, net};
-use routelet_netlink::fib::{Decision, Fib, FibRoute, Packet, Refusal, protocol_name};
+use routelet_netlink::fib::{Decision, DropReason, Fib, FibRoute, Packet, protocol_name};
 use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
 use routelet_netlink::{Error, Netns};
 
@@ -122,11 +122,11 @@ fn each_reason_to_drop_is_told_apart() {
         let mut fib = Fib::open().unwrap();
         let mut decide = |packet| fib.decide(packet).unwrap();
         for to in ["10.9.9.9", "fd09::9"] {
-            assert_eq!(decide(from_pod(to)), Decision::Dropped(Refusal::NoRoute));
+            assert_eq!(decide(from_pod(to)), Decision::Dropped(DropReason::NoRoute));
         }
         for (subnet, to) in [("10.0.3.0/24", "10.0.3.3"), ("fd00:3::/64", "fd00:3::3")] {
             setup.add_route(RouteSpec::blackhole(net(subnet))).unwrap();
-            assert_eq!(decide(from_pod(to)), Decision::Dropped(Refusal::Blackhole));
+            assert_eq!(decide(from_pod(to)), Decision::Dropped(DropReason::Blackhole));
         }
         // A source that is not reached by the link that it comes in by.
         let spoofed = Packet {
@@ -135,12 +135,12 @@ fn each_reason_to_drop_is_told_apart() {
         };
         assert!(matches!(decide(spoofed), Decision::Route(_)));
         write("ipv4/conf/pod0/rp_filter", "1");
-        assert_eq!(decide(spoofed), Decision::Dropped(Refusal::Source));
+        assert_eq!(decide(spoofed), Decision::Dropped(DropReason::Source));
         assert!(matches!(decide(from_pod("192.0.2.7")), Decision::Route(_)));
         write("ipv4/ip_forward", "0");
         assert_eq!(
             decide(from_pod("10.9.9.9")),
-            Decision::Dropped(Refusal::Unreachable)
+            Decision::Dropped(DropReason::Unreachable)
         );
         let from_nowhere = Packet {
             incoming: Some(name("gone0")),

@@ -44,22 +44,24 @@ pub(crate) fn check(
 }
 
 /// Puts what flannel says of a family in the place of what would be derived, if Calico's annotations have not spoken and
-/// its tunnel is this node's; false where it is another. Its tunnel address is the derived one.
+/// its tunnel is this node's; false where it is another. Its tunnel address is the derived one. Of a family that is dealt
+/// with nothing stays in the lease, so that [`refuse_other`] speaks of the others alone.
 pub(crate) fn follow(
-    flannel: &Flannel,
+    flannel: &mut Flannel,
     family: Family,
     settings: &Settings,
     overrides: &mut NodeOverrides,
 ) -> bool {
-    let lease = flannel.lease.get(family);
-    if overrides.tunnel_address.is_some() || overrides.vtep_mac.is_some() {
-        return true;
+    let lease = flannel.lease.get_mut(family);
+    let is_calicos = overrides.tunnel_address.is_some() || overrides.vtep_mac.is_some();
+    if !is_calicos {
+        if !suits(&flannel.backend, lease, settings) {
+            return false;
+        }
+        overrides.underlay = lease.underlay.map(IpNet::from).or(overrides.underlay);
+        overrides.vtep_mac = lease.vtep_mac;
     }
-    if !suits(&flannel.backend, lease, settings) {
-        return false;
-    }
-    overrides.underlay = lease.underlay.map(IpNet::from).or(overrides.underlay);
-    overrides.vtep_mac = lease.vtep_mac;
+    *lease = FlannelLease::default();
     true
 }
 

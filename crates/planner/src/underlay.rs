@@ -6,18 +6,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use routelet_model::{Family, Host, HostLink, IfName, Node, PerFamily};
+use routelet_model::{Family, Host, HostLink, IPIP_OVERHEAD, IfName, Node, VXLAN_OVERHEAD};
 
 use crate::vtep::{is_routable, underlay_address_of};
 use crate::wanted::Wanted;
 use crate::way::Tunnel;
 use crate::{LinkPattern, Missing, Reason, Settings, UnderlayRule};
-
-/// What VXLAN over IPv4 and IPv6 adds to a packet, in bytes: outer IP, UDP, VXLAN and inner Ethernet header.
-const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
-
-/// What IPIP adds, in bytes: the outer IPv4 header.
-const IPIP_OVERHEAD: u32 = 20;
 
 /// How this node is on the underlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +33,7 @@ impl Underlay {
     pub(crate) fn mtu(&self, settings: &Settings, pods: Family) -> u32 {
         let family = Family::of(self.local);
         let overhead = match settings.tunnel(pods, family) {
-            Some((Tunnel::Vxlan, _)) => *OVERHEAD.get(family),
+            Some((Tunnel::Vxlan, _)) => *VXLAN_OVERHEAD.get(family),
             Some((Tunnel::Ipip, _)) => IPIP_OVERHEAD,
             None => 0,
         };

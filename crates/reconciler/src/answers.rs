@@ -22,7 +22,11 @@ impl<K: Kernel> Reconciler<K> {
         for operation in &batch.operations {
             self.report.operations.add(operation.key.kind(), operation.verb);
         }
-        if let Some(batch) = self.kernel.send(batch) {
+        let done = self.kernel.send(batch);
+        if let Some(error) = self.kernel.take_no_thread() {
+            self.report.no_thread = Some(error.to_string());
+        }
+        if let Some(batch) = done {
             self.take_in(batch, now);
         }
     }

@@ -53,6 +53,10 @@ impl Batch {
 pub(crate) struct Carrier<K> {
     at_hand: Option<Box<K>>,
     worker: Option<Worker<K>>,
+    /// Whether the thread is still to be started. It is tried once.
+    is_new: bool,
+    /// Why it could not be started, until that is taken.
+    no_thread: Option<io::Error>,
     /// A batch that came back when the kernel was wanted.
     landed: Option<Batch>,
 }
@@ -69,8 +73,15 @@ impl<K: Kernel> Carrier<K> {
         Self {
             at_hand: Some(Box::new(kernel)),
             worker: None,
+            is_new: true,
+            no_thread: None,
             landed: None,
         }
+    }
+
+    /// Why there is no thread, so that each batch is carried out at once; told once.
+    pub(crate) fn take_no_thread(&mut self) -> Option<io::Error> {
+        self.no_thread.take()
     }
 
     /// Whether a batch is under way or came back untaken.
@@ -84,6 +95,7 @@ impl<K: Kernel> Carrier<K> {
             at_hand,
             worker,
             landed,
+            ..
         } = self;
         at_hand.get_or_insert_with(|| {
             let (kernel, batch) = Worker::receive(worker);
@@ -126,10 +138,13 @@ impl<K: Kernel> Carrier<K> {
         batch
     }
 
-    /// The thread; none where the host has none to give.
+    /// The thread; none where the host had none to give.
     fn worker(&mut self) -> Option<&Worker<K>> {
-        if self.worker.is_none() {
-            self.worker = Worker::start().ok();
+        if std::mem::take(&mut self.is_new) {
+            match Worker::start() {
+                Ok(worker) => self.worker = Some(worker),
+                Err(error) => self.no_thread = Some(error),
+            }
         }
         self.worker.as_ref()
     }

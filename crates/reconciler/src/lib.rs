@@ -4,8 +4,9 @@
 //! keys in one table, and [`Reconciler::step`] compares the marked keys and emits operations. A
 //! notification is a hint, a dump is the truth.
 //!
-//! Nothing here decides by a clock of its own, logs or knows Kubernetes: the caller gives the time and takes the report. While a long
-//! batch is in the kernel, on a thread of its own, the next one is planned.
+//! Nothing here logs or knows Kubernetes: the caller gives the time and takes the report. By a clock of its own it measures
+//! how long a full comparison with the kernel took, from which the pause after it follows, and nothing else. While a long batch
+//! is in the kernel, on a thread of its own, the next one is planned.
 
 mod act;
 mod answers;

@@ -32,6 +32,8 @@ pub struct Report {
     pub failed_reads: Vec<(Kind, String)>,
     /// Sizes of the batches, in operations.
     pub batches: Vec<usize>,
+    /// Why long batches are not carried out on a thread of their own, which is told once: the host had none to give.
+    pub no_thread: Option<String>,
     /// How long each full resync took.
     pub resyncs: Vec<Duration>,
     /// How often notifications were lost.

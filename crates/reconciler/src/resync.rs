@@ -31,7 +31,7 @@ const RESYNC_REST: u32 = 10;
 const REREAD_DOUBLINGS: u32 = 8;
 
 impl<K: Kernel> Reconciler<K> {
-    /// Compares everything with the kernel. `now` is the present.
+    /// Compares everything with the kernel. `now` is the present. How long it takes is measured here, for no one else can.
     pub(crate) fn resync_all(&mut self, now: Instant) {
         let started = Instant::now();
         self.suspects.clear();

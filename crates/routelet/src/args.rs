@@ -15,6 +15,7 @@ mod exit;
 mod explain;
 mod marks;
 mod overlay_check;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -22,12 +23,11 @@ mod underlay;
 mod values;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::logging::{LogFilter, LogFormat};
@@ -46,7 +46,8 @@ pub(crate) use exit::{
 };
 pub(crate) use marks::MarkArgs;
 pub(crate) use overlay_check::OverlayCheckArgs;
-pub(crate) use trace::TraceArgs;
+pub(crate) use setting::{Setting, Settings};
+pub(crate) use trace::{TraceArgs, TraceSettings};
 pub(crate) use underlay::UnderlayArgs;
 pub(crate) use values::{AdminAddress, AdminSocket, Mtu};
 
@@ -70,7 +71,7 @@ pub(crate) enum Command {
     Status(Box<StatusArgs>),
     /// Compare what the cluster asks for with what the kernel has, object by object, and change nothing. Works with an
     /// agent and without: it reads Pods, Nodes and the kernel itself. The settings are those of the agent that runs on
-    /// this node; where none does, they are given as to run.
+    /// this node; a flag goes before them, and where no agent runs, they are given as to run.
     #[command(after_help = DIFF_EXIT_CODES)]
     Diff(Box<DiffArgs>),
     /// Show what the running agent logs, or change it until it starts anew.
@@ -84,7 +85,9 @@ pub(crate) enum Command {
     #[command(after_help = CLEANUP_EXIT_CODES)]
     Cleanup(Box<CleanupArgs>),
     /// Follow a packet from a pod of this node, hop by hop, check each hop against the kernel, and name the first that
-    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address.
+    /// breaks. Works without the agent, by the kernel alone, where a pod of another node is given by its address. The
+    /// settings are those of the agent that runs on this node; a flag goes before them, and where no agent runs, they are given
+    /// as to run.
     #[command(after_help = TRACE_EXIT_CODES)]
     Trace(Box<TraceArgs>),
 }
@@ -96,31 +99,6 @@ pub(crate) struct Invocation {
     pub(crate) command: Command,
     /// Its settings.
     pub(crate) settings: Settings,
-}
-
-/// The settings that have a value, in the order of the help text.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Settings {
-    /// All of them.
-    pub(crate) all: Vec<Setting>,
-    /// Those that differ from their defaults.
-    pub(crate) changed: Vec<Setting>,
-}
-
-/// A setting, as the user gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Setting {
-    /// Name of the flag, without dashes.
-    pub(crate) flag: String,
-    /// The value.
-    pub(crate) value: String,
-}
-
-/// As it would stand on the command line.
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{}={}", self.flag, self.value)
-    }
 }
 
 /// Everything that `routelet run` can be told.
@@ -399,36 +377,10 @@ where
         checked.map_err(|fault| cli.error(ErrorKind::ValueValidation, fault))?;
         Ok(Invocation {
             command,
-            settings: settings(&cli, &matches),
+            settings: Settings::of(&cli, &matches),
         })
     }();
     read.map_err(|error| explain::name_variables(error, &Cli::command(), &words))
-}
-
-/// The settings of the subcommand that was given.
-fn settings(cli: &clap::Command, matches: &ArgMatches) -> Settings {
-    let mut settings = Settings::default();
-    let Some((name, matches)) = matches.subcommand() else {
-        return settings;
-    };
-    let arguments = cli.find_subcommand(name).into_iter();
-    for argument in arguments.flat_map(clap::Command::get_arguments) {
-        let raw = matches.try_get_raw(argument.get_id().as_str());
-        let (Some(flag), Ok(Some(given))) = (argument.get_long(), raw) else {
-            continue;
-        };
-        let given: Vec<_> = given.collect();
-        let words: Vec<_> = given.iter().map(|word| word.to_string_lossy()).collect();
-        let setting = Setting {
-            flag: flag.to_owned(),
-            value: words.join(","),
-        };
-        if given != argument.get_default_values() {
-            settings.changed.push(setting.clone());
-        }
-        settings.all.push(setting);
-    }
-    settings
 }
 
 impl RunArgs {

@@ -17,12 +17,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::args::{AdminSocket, DiffArgs, EXIT_DIFFERS, EXIT_STOPPED, EXIT_USAGE, Output, RunArgs};
+use crate::args::{AdminSocket, DiffArgs, EXIT_DIFFERS, EXIT_STOPPED, EXIT_USAGE, Output, RunArgs, Setting};
 use crate::ask::table::Table;
 use crate::ask::{print, state};
 use crate::logging::{self, LogFormat};
 use crate::node::{self, Opened};
-use crate::state::SettingState;
 
 /// Cluster events between watcher and planner.
 const CHANNEL: usize = 4096;
@@ -100,7 +99,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<u8> {
 }
 
 /// The settings of the agent that runs here, if one does.
-fn settings_of_agent(socket: &AdminSocket) -> anyhow::Result<Option<Vec<SettingState>>> {
+fn settings_of_agent(socket: &AdminSocket) -> anyhow::Result<Option<Vec<Setting>>> {
     let AdminSocket::At(socket) = socket else {
         return Ok(None);
     };

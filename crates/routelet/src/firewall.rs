@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// How a chain that drops stands to this node's pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Passage {
+pub(crate) enum Standing {
     /// Rules of ours let their packets through.
     Open,
     /// It is not ours to open.
@@ -34,7 +34,7 @@ pub(crate) struct Firewall {
     open: bool,
     subnets: Vec<IpNet>,
     /// The chains that drop, as they were told.
-    told: BTreeMap<DroppingChain, Passage>,
+    told: BTreeMap<DroppingChain, Standing>,
     look_at: Option<Instant>,
     rest_until: Option<Instant>,
     failing: bool,
@@ -55,7 +55,7 @@ impl Firewall {
     }
 
     /// The chains that drop, as they were last seen.
-    pub(crate) fn dropping_chains(&self) -> &BTreeMap<DroppingChain, Passage> {
+    pub(crate) fn dropping_chains(&self) -> &BTreeMap<DroppingChain, Standing> {
         &self.told
     }
 
@@ -111,16 +111,16 @@ impl Firewall {
             if !self.subnets.iter().any(sees) {
                 continue;
             }
-            let passage = match refused.remove(&chain) {
-                Some(error) => Passage::Refused(error),
-                None if self.open && chain.firewall.is_opened_by_us() => Passage::Open,
-                None => Passage::Closed,
+            let standing = match refused.remove(&chain) {
+                Some(error) => Standing::Refused(error),
+                None if self.open && chain.firewall.is_opened_by_us() => Standing::Open,
+                None => Standing::Closed,
             };
-            dropping.insert(chain, passage);
+            dropping.insert(chain, standing);
         }
-        for (chain, passage) in &dropping {
-            if self.told.get(chain) != Some(passage) {
-                story.forward_is_dropped(chain, passage, node);
+        for (chain, standing) in &dropping {
+            if self.told.get(chain) != Some(standing) {
+                story.forward_is_dropped(chain, standing, node);
             }
         }
         for chain in self.told.keys().filter(|chain| !dropping.contains_key(chain)) {

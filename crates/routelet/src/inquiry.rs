@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
 use crate::args::{RunArgs, Setting};
-use crate::state::{DataplaneState, Moment, SettingState, State, WatchState};
+use crate::state::{DataplaneState, Moment, State, WatchState};
 
 /// Where the dataplane's answer goes.
 pub(crate) type Inquiry = oneshot::Sender<DataplaneState>;
@@ -34,7 +34,7 @@ pub(crate) struct NoAnswer;
 pub(crate) struct Knowledge {
     node: String,
     encapsulation: String,
-    settings: Vec<SettingState>,
+    settings: Vec<Setting>,
     started: Instant,
     watches: Arc<Status>,
     not_ready: watch::Receiver<NotReady>,
@@ -54,7 +54,7 @@ impl Knowledge {
         let knowledge = Self {
             node: args.cluster.node_name.clone(),
             encapsulation: encapsulation.map_or_else(String::new, |value| value.get_name().to_owned()),
-            settings: settings.iter().map(setting_state).collect(),
+            settings: settings.iter().map(for_elsewhere).collect(),
             started: Instant::now(),
             watches,
             not_ready,
@@ -105,14 +105,14 @@ impl Knowledge {
 }
 
 /// The setting as it holds for who runs elsewhere.
-fn setting_state(setting: &Setting) -> SettingState {
+fn for_elsewhere(setting: &Setting) -> Setting {
     let value = match setting.flag.as_str() {
         "kubeconfig" => path::absolute(&setting.value)
             .ok()
             .and_then(|path| path.into_os_string().into_string().ok()),
         _ => None,
     };
-    SettingState {
+    Setting {
         flag: setting.flag.clone(),
         value: value.unwrap_or_else(|| setting.value.clone()),
     }

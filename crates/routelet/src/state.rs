@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::args::Setting;
+
 /// All that the agent knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -21,7 +23,7 @@ pub(crate) struct State {
     /// The setting of --encapsulation.
     pub(crate) encapsulation: String,
     /// Every setting of the agent that has a value, by the name of its flag.
-    pub(crate) settings: Vec<SettingState>,
+    pub(crate) settings: Vec<Setting>,
     /// When the agent started.
     pub(crate) started: Moment,
     /// Whether the kernel has been brought to the wanted state since then.
@@ -33,15 +35,6 @@ pub(crate) struct State {
     /// What the dataplane knows.
     #[serde(flatten)]
     pub(crate) dataplane: DataplaneState,
-}
-
-/// A setting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SettingState {
-    /// Name of the flag, without dashes.
-    pub(crate) flag: String,
-    /// Its value, as on the command line.
-    pub(crate) value: String,
 }
 
 /// A time in the past.

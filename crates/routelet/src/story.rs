@@ -13,7 +13,7 @@ use routelet_planner::{Notice, Refusal};
 use routelet_reconciler::{Cause, Repaired, Report, Trouble};
 use routelet_watcher::events::{self, Publisher, Severity};
 
-use crate::firewall::Passage;
+use crate::firewall::Standing;
 use crate::metrics::Metrics;
 
 /// Turns reports and notices into log lines, metrics and Events.
@@ -106,6 +106,13 @@ impl Story {
                 times = report.lost,
                 "notifications of the kernel were lost; everything is read again (--receive-buffer makes room \
                  for more)"
+            );
+        }
+        if let Some(error) = &report.no_thread {
+            tracing::warn!(
+                error,
+                "no thread can be had for long batches: each is waited for, and nothing is planned meanwhile. Raise the limit of \
+                 processes (kubelet: podPidsLimit; systemd: TasksMax) and start the agent anew"
             );
         }
         if report.flushed.flows > 0 {
@@ -226,8 +233,8 @@ impl Story {
     }
 
     /// A chain drops what is forwarded, which is news; `node` is this one.
-    pub(crate) fn forward_is_dropped(&self, chain: &DroppingChain, passage: &Passage, node: &Node) {
-        if *passage == Passage::Open {
+    pub(crate) fn forward_is_dropped(&self, chain: &DroppingChain, standing: &Standing, node: &Node) {
+        if *standing == Standing::Open {
             tracing::info!(
                 %chain,
                 "drops by policy what the host forwards; it is open for this node's pod subnets"
@@ -236,7 +243,7 @@ impl Story {
         }
         let note = format!(
             "{chain} drops by policy what the host forwards: packets of pods get lost there unless a rule accepts them. {}",
-            remedy_for_dropping(chain, passage, &node.pod_subnets)
+            remedy_for_dropping(chain, standing, &node.pod_subnets)
         );
         tracing::warn!("{note}");
         self.events.publish(events::Notice {
@@ -258,7 +265,7 @@ impl Story {
     }
 
     /// The chains that drop what is forwarded, as they are.
-    pub(crate) fn dropping_chains(&self, chains: &BTreeMap<DroppingChain, Passage>) {
+    pub(crate) fn dropping_chains(&self, chains: &BTreeMap<DroppingChain, Standing>) {
         for firewall in Firewall::ALL {
             for opened in [false, true]
                 .into_iter()
@@ -266,8 +273,8 @@ impl Story {
             {
                 let counted = chains
                     .iter()
-                    .filter(|(chain, passage)| {
-                        chain.firewall == firewall && (**passage == Passage::Open) == opened
+                    .filter(|(chain, standing)| {
+                        chain.firewall == firewall && (**standing == Standing::Open) == opened
                     })
                     .count();
                 self.metrics.set_forward_drop_chains(firewall, opened, counted);
@@ -324,9 +331,9 @@ fn grouped<G: Ord, T>(items: impl Iterator<Item = (G, T)>) -> BTreeMap<G, (usize
 }
 
 /// What an operator can do about a chain that drops.
-fn remedy_for_dropping(chain: &DroppingChain, passage: &Passage, subnets: &[IpNet]) -> String {
-    match (passage, chain.firewall) {
-        (Passage::Refused(error), _) => format!(
+fn remedy_for_dropping(chain: &DroppingChain, standing: &Standing, subnets: &[IpNet]) -> String {
+    match (standing, chain.firewall) {
+        (Standing::Refused(error), _) => format!(
             "It could not be opened ({error}): have the program that it belongs to accept what comes from and goes to the \
              pod subnets"
         ),

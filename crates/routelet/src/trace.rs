@@ -3,50 +3,59 @@
 //! `gather` reads the kernel, `resolve` says whom the ends are, `walk` judges, `report` tells. The agent is asked for what
 //! it knows, and not needed.
 
-mod facts;
 mod gather;
 mod hop;
 mod known;
+mod observed;
 mod report;
 mod resolve;
 mod walk;
-
-use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
 use routelet_model::PodId;
 use routelet_watcher::ApiSettings;
 
-use crate::args::{EXIT_BROKEN, EXIT_STOPPED, Output, TraceArgs};
+use crate::args::{EXIT_BROKEN, EXIT_STOPPED, EXIT_USAGE, Output, TraceArgs, TraceSettings};
 use crate::ask;
-use facts::{Known, To};
 use gather::Eyes;
+use observed::To;
 use report::Way;
 
 pub(crate) use resolve::End;
 
 /// Looks at the way and tells; returns the exit code. An error means that it could not be looked at.
 pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<u8> {
-    let (known, silent) = match known::ask(&args.agent.admin_socket) {
-        Ok(known) => (Some(known), None),
-        Err(why) => (None, Some(why)),
+    let question = &args.question;
+    let (known, of_agent, silent) = match known::ask(&question.agent.admin_socket) {
+        Ok((known, settings)) => (Some(known), settings, None),
+        Err(why) => (None, Vec::new(), Some(why)),
     };
-    let args = &as_the_agent(args.clone(), known.as_ref());
-    let mut eyes = Eyes::open(args)?;
-    let prefix = &args.marks.interface_prefix;
-    let from = resolve::source(&args.from, known.as_ref(), &eyes, prefix).map_err(|error| anyhow!(error))?;
-    let to = match (resolve::target(&args.to, known.as_ref(), &eyes, prefix), &args.to) {
+    let settings = match args.settings(&of_agent) {
+        Ok(settings) => settings,
+        Err(error) => {
+            error.print()?;
+            return Ok(EXIT_USAGE);
+        }
+    };
+    let mut eyes = Eyes::open(&settings)?;
+    let prefix = &settings.marks.interface_prefix;
+    let from =
+        resolve::source(&question.from, known.as_ref(), &eyes, prefix).map_err(|error| anyhow!(error))?;
+    let to = match (
+        resolve::target(&question.to, known.as_ref(), &eyes, prefix),
+        &question.to,
+    ) {
         (Some(to), _) => to,
-        (None, End::Pod(id)) => ask_api(args, id)?,
+        (None, End::Pod(id)) => ask_api(&settings, id)?,
         (None, End::Address(_)) => Vec::new(),
     };
     let mut ways = Vec::new();
-    let pairs =
-        resolve::pairs(&from, to).map_err(|error| anyhow!("{} and {}: {error}", args.from, args.to))?;
+    let pairs = resolve::pairs(&from, to)
+        .map_err(|error| anyhow!("{} and {}: {error}", question.from, question.to))?;
     for (from, to) in pairs {
-        ways.push(Way::new(eyes.facts(args, from, to, known.clone())?));
+        ways.push(Way::new(eyes.observed(&settings, from, to, known.clone())?));
     }
-    let text = match args.output.output {
+    let text = match question.output.output {
         Output::Table => report::table(&ways, silent.as_deref())?,
         Output::Json => report::json(&ways, silent.as_deref()),
     };
@@ -57,36 +66,8 @@ pub(crate) fn run(args: &TraceArgs) -> anyhow::Result<u8> {
     })
 }
 
-/// The arguments with the settings that the agent has: by these is known what is its own.
-fn as_the_agent(mut args: TraceArgs, known: Option<&Known>) -> TraceArgs {
-    let Some(known) = known else { return args };
-    let TraceArgs {
-        marks,
-        api,
-        masquerade,
-        ..
-    } = &mut args;
-    set(known, "vxlan-device", &mut marks.vxlan_device);
-    set(known, "vxlan-device-v6", &mut marks.vxlan_device_v6);
-    set(known, "interface-prefix", &mut marks.interface_prefix);
-    set(known, "route-protocol", &mut marks.route_protocol);
-    set(known, "nft-table", &mut marks.nft_table);
-    set(known, "masquerade", masquerade);
-    // Whoever names another way to the API knows why.
-    api.kubeconfig = api.kubeconfig.take().or(known.setting("kubeconfig"));
-    api.api_server_host = api.api_server_host.take().or(known.setting("api-server-host"));
-    api.api_server_port = api.api_server_port.or(known.setting("api-server-port"));
-    args
-}
-
-fn set<T: FromStr>(known: &Known, flag: &str, setting: &mut T) {
-    if let Some(value) = known.setting(flag) {
-        *setting = value;
-    }
-}
-
 /// A pod of another node, as the API knows it.
-fn ask_api(args: &TraceArgs, id: &PodId) -> anyhow::Result<Vec<To>> {
+fn ask_api(settings: &TraceSettings, id: &PodId) -> anyhow::Result<Vec<To>> {
     let unknown = || {
         format!(
             "{id} is no pod of this node, and the Kubernetes API could not be asked where it is (--kubeconfig, \
@@ -94,7 +75,7 @@ fn ask_api(args: &TraceArgs, id: &PodId) -> anyhow::Result<Vec<To>> {
              name needs no API"
         )
     };
-    let settings = ApiSettings::from(&args.api);
+    let settings = ApiSettings::from(&settings.api);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -6,10 +6,13 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -17,31 +20,21 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use program::told;
 
 /// How long anything may take before the test fails; it never takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program with nothing but these variables in its environment.
 fn routelet(words: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_routelet"));
-    command.args(words).env_clear().envs(variables.iter().copied());
+    let mut command = program::routelet(words);
+    command.envs(variables.iter().copied());
     command
-}
-
-/// Exit code, standard output and standard error of a program that ends by itself.
-fn ended(mut command: Command) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
 }
 
 /// Asserts that the program ends with exit code 2 and an error that has all `parts`; returns the error.
 fn refused(words: &[&str], variables: &[(&str, &str)], parts: &[&str]) -> String {
-    let (code, stdout, stderr) = ended(routelet(words, variables));
+    let (code, stdout, stderr) = told(&mut routelet(words, variables));
     assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
     for part in parts {
         assert!(stderr.contains(part), "{part:?} is not in: {stderr}");
@@ -51,11 +44,11 @@ fn refused(words: &[&str], variables: &[(&str, &str)], parts: &[&str]) -> String
 
 #[test]
 fn version_and_help_go_to_standard_output() {
-    let (code, stdout, stderr) = ended(routelet(&["--version"], &[]));
+    let (code, stdout, stderr) = told(&mut routelet(&["--version"], &[]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert_eq!(stdout, format!("routelet {}\n", env!("CARGO_PKG_VERSION")));
 
-    let (code, stdout, _) = ended(routelet(&["run", "--help"], &[]));
+    let (code, stdout, _) = told(&mut routelet(&["run", "--help"], &[]));
     assert_eq!(code, 0);
     assert!(stdout.contains("[env: ROUTELET_NODE_NAME=]"), "{stdout}");
     assert!(stdout.contains("3  another agent runs on this node"), "{stdout}");
@@ -141,7 +134,7 @@ fn settings_of_install_cni_are_told_likewise() {
         let parts = [variable, &format!("'{value}'"), allowed];
         refused(&["install-cni"], &[(variable, value)], &parts);
     }
-    let (code, stdout, _) = ended(routelet(&["install-cni", "--help"], &[]));
+    let (code, stdout, _) = told(&mut routelet(&["install-cni", "--help"], &[]));
     assert_eq!(code, 0);
     assert!(stdout.contains("4  the agent was not ready within"), "{stdout}");
     assert!(
@@ -152,7 +145,7 @@ fn settings_of_install_cni_are_told_likewise() {
 
 #[test]
 fn trace_tells_its_exit_codes_and_refuses_what_is_no_end() {
-    let (code, stdout, _) = ended(routelet(&["trace", "--help"], &[]));
+    let (code, stdout, _) = told(&mut routelet(&["trace", "--help"], &[]));
     assert_eq!(code, 0);
     assert!(stdout.contains("1  it is broken; the output names"), "{stdout}");
     refused(&["trace", "default/a"], &[], &["<TO>"]);

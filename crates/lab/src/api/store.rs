@@ -189,26 +189,22 @@ impl Store {
         key: &Key,
         change: impl FnOnce(&mut Object),
     ) -> Result<Arc<Event>, Status> {
-        let not_found = || Status::not_found(resource.info().plural, &key.1);
-        let entry = self
-            .table_mut(resource)
-            .objects
-            .get_mut(key)
-            .ok_or_else(not_found)?;
-        let mut value = std::mem::take(&mut entry.value);
+        let mut value = self.take(resource, key)?;
         change(&mut value);
         Ok(self.commit(resource, key.clone(), EventKind::Modified, value))
     }
 
     pub(crate) fn delete(&mut self, resource: Resource, key: &Key) -> Result<Arc<Event>, Status> {
-        let not_found = || Status::not_found(resource.info().plural, &key.1);
-        let entry = self
-            .table_mut(resource)
-            .objects
-            .get_mut(key)
-            .ok_or_else(not_found)?;
-        let value = std::mem::take(&mut entry.value);
+        let value = self.take(resource, key)?;
         Ok(self.commit(resource, key.clone(), EventKind::Deleted, value))
+    }
+
+    /// Takes an object's value out, to be committed again at once.
+    fn take(&mut self, resource: Resource, key: &Key) -> Result<Object, Status> {
+        let not_found = || Status::not_found(resource.info().plural, &key.1);
+        let objects = &mut self.table_mut(resource).objects;
+        let entry = objects.get_mut(key).ok_or_else(not_found)?;
+        Ok(std::mem::take(&mut entry.value))
     }
 
     /// The changes after `cursor`, or the oldest revision that one could still resume from.

@@ -26,7 +26,7 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NF_INET_FORWARD: u32 = 2;
-const NF_DROP: u32 = 0;
+pub(super) const NF_DROP: u32 = 0;
 
 /// A base chain at any hook of IP packets.
 #[derive(Debug, PartialEq, Eq)]

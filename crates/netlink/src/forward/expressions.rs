@@ -27,7 +27,7 @@ const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
 
 pub(super) const NFTA_META_KEY: u16 = 2;
-const NFT_META_NFPROTO: u32 = 15;
+pub(super) const NFT_META_NFPROTO: u32 = 15;
 pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;

@@ -2,9 +2,10 @@
 //!
 //! Layout: linux/netfilter/nf_tables.h; `struct xt_udp` of linux/netfilter/xt_tcpudp.h.
 
+use super::chains::NF_DROP;
 use super::expressions::{
-    NFT_CMP_EQ, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_MATCH_NAME, NFTA_META_KEY, NFTA_PAYLOAD_BASE,
-    NFTA_PAYLOAD_OFFSET, data_of, expression_of, find, number, verdict_of,
+    NFT_CMP_EQ, NFT_META_NFPROTO, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_MATCH_NAME, NFTA_META_KEY,
+    NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, data_of, expression_of, find, number, verdict_of,
 };
 use crate::Error;
 use crate::attributes::Attributes;
@@ -13,7 +14,6 @@ const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 /// Where a destination port is in the header of UDP.
 const DESTINATION_PORT: u32 = 2;
 const NFT_META_L4PROTO: u32 = 16;
-const NFT_META_NFPROTO: u32 = 15;
 const NFT_CMP_LTE: u32 = 3;
 const NFT_CMP_GTE: u32 = 5;
 const NFTA_RANGE_OP: u16 = 2;
@@ -21,7 +21,6 @@ const NFTA_RANGE_FROM: u16 = 3;
 const NFTA_RANGE_TO: u16 = 4;
 const NFT_RANGE_EQ: u32 = 0;
 const NFTA_MATCH_INFO: u16 = 3;
-const NF_DROP: u32 = 0;
 
 /// How many of the port's packets a rule drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,15 +3,11 @@
 
 use super::chains::{self, BaseChain};
 use super::port::{self, Drops};
+use super::rules::{NFT_MSG_GETRULE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE};
 use super::{ChainFamily, DroppingChain, Firewall, Forwarding, NFTABLES};
 use crate::attributes::Attributes;
 use crate::nfnl::{HEADER, NfMessage};
 use crate::{Error, Socket};
-
-const NFT_MSG_GETRULE: u8 = 7;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
 
 /// A chain of nftables that stands in the tunnel's way.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -164,6 +164,25 @@ fn calicos_tunnel_silences_flannels_annotations() {
     );
 }
 
+/// What is told is what does not fit of the family that flannel's annotations count for.
+#[test]
+fn the_message_passes_over_the_family_that_is_calicos() {
+    let mut world = World::ready();
+    let mut node = mk_flannel_node("vxlan");
+    let leases = &mut node.flannel.as_mut().unwrap().lease;
+    (leases.v4.vni, leases.v6.vni) = (Some(7), Some(5));
+    node.overrides.v4.tunnel_address = Some("10.2.0.64".parse().unwrap());
+    world.node(node);
+    assert_eq!(world.refusals(), [refused("node node-1", Reason::OtherTunnel)]);
+    let message = &world.planner.refusals().next().unwrap().message;
+    assert!(
+        message.starts_with(
+            "metadata.annotations[flannel.alpha.coreos.com/backend-v6-data] of node node-1 is of VNI 5, while"
+        ) && message.contains("set --vxlan-vni 5 "),
+        "{message}"
+    );
+}
+
 #[test]
 fn values_of_flannels_that_cannot_be_right_are_refused() {
     let mut node = mk_flannel_node("vxlan");

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use clap::parser::ValueSource;
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::asking::{Output, OutputArgs};
-use super::{AdminSocket, RunArgs, Setting, explain, values};
+use super::setting::Given;
+use super::{AdminSocket, RunArgs, Setting, values};
 use crate::logging::LogFilter;
-use crate::state::SettingState;
 
 /// Everything that `routelet diff` can be told. The agent's settings are read in a second step ([`DiffArgs::settings`]),
 /// for an agent that runs knows better what it was told.
@@ -23,7 +23,7 @@ pub(crate) struct DiffArgs {
     /// What to log, where a flag says so.
     pub(crate) log_level: Option<LogFilter>,
     /// The agent's settings that are given as flags.
-    given: Vec<Setting>,
+    given: Given,
 }
 
 /// What is not the agent's.
@@ -51,22 +51,8 @@ impl Args for DiffArgs {
 impl FromArgMatches for DiffArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let own = Own::from_arg_matches(matches)?;
-        let run = RunArgs::augment_args(Command::new("run"));
-        let given = run.get_arguments().filter_map(|argument| {
-            let id = argument.get_id().as_str();
-            let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
-            let words = is_given.then(|| matches.get_raw(id))??;
-            let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-            Some(Setting {
-                flag: argument.get_long()?.to_owned(),
-                value: words.join(","),
-            })
-        });
-        let given: Vec<_> = given.collect();
-        let log_level = given
-            .iter()
-            .find(|setting| setting.flag == "log-level")
-            .and_then(|setting| setting.value.parse().ok());
+        let given = Given::of::<RunArgs>(matches);
+        let log_level = given.value("log-level").and_then(|value| value.parse().ok());
         Ok(Self {
             output: own.output.output,
             timeout: own.timeout,
@@ -87,24 +73,13 @@ impl FromArgMatches for DiffArgs {
 
 impl DiffArgs {
     /// The agent's settings: the flags given, else those of the agent that runs, else variables and defaults.
-    pub(crate) fn settings(&self, of_agent: &[SettingState]) -> Result<RunArgs, clap::Error> {
-        let is_given = |flag: &str| self.given.iter().any(|setting| setting.flag == flag);
-        let of_agent = of_agent.iter().filter(|setting| !is_given(&setting.flag));
-        let of_agent = of_agent.map(|setting| format!("--{}={}", setting.flag, setting.value));
-        let words = ["routelet diff".to_owned()].into_iter().chain(of_agent);
-        let words: Vec<String> = words.chain(self.given.iter().map(ToString::to_string)).collect();
-        let mut command = RunArgs::augment_args(Command::new("routelet diff"));
-        let read = command
-            .try_get_matches_from_mut(&words)
-            .and_then(|matches| RunArgs::from_arg_matches(&matches));
-        let settings = read.map_err(|error| {
-            let program = Command::new("routelet").subcommand(command.clone());
-            let words: Vec<_> = words.iter().map(Into::into).collect();
-            explain::name_variables(error, &program, &words)
+    pub(crate) fn settings(&self, of_agent: &[Setting]) -> Result<RunArgs, clap::Error> {
+        const NAME: &str = "routelet diff";
+        let settings: RunArgs = self.given.beside(of_agent.iter(), NAME)?;
+        settings.check().map_err(|fault| {
+            let mut command = RunArgs::augment_args(Command::new(NAME));
+            command.error(ErrorKind::ValueValidation, fault)
         })?;
-        settings
-            .check()
-            .map_err(|fault| command.error(clap::error::ErrorKind::ValueValidation, fault))?;
         Ok(settings)
     }
 }

@@ -229,3 +229,64 @@ fn the_sweep_comes_with_the_plugins_installation_and_can_be_had_without() {
         "{error}"
     );
 }
+
+/// What `diff` and `trace` take a setting from, of those that both know.
+#[test]
+fn a_flag_goes_before_the_running_agent_and_that_before_a_default() {
+    let setting = |flag: &str, value: &str| Setting {
+        flag: flag.to_owned(),
+        value: value.to_owned(),
+    };
+    let of_agent = [
+        setting("node-name", "node-1"),
+        setting("route-protocol", "81"),
+        setting("nft-table", "pods"),
+        setting("masquerade", "false"),
+        setting("api-server-host", "api.test"),
+        setting("encapsulation", "none"),
+    ];
+    let flags = ["--route-protocol=82", "--api-server-host=localhost"];
+    let settings = |of_agent: &[Setting]| {
+        let words = |subcommand: &[&'static str]| [&["routelet"], subcommand, &flags].concat();
+        let Command::Trace(trace) = parse(words(&["trace", "10.0.0.1", "10.0.0.2"])).unwrap().command else {
+            panic!("not trace");
+        };
+        let Command::Diff(diff) = parse(words(&["diff"])).unwrap().command else {
+            panic!("not diff");
+        };
+        let trace = trace.settings(of_agent).unwrap();
+        let diff = diff.settings(of_agent).unwrap();
+        let told = |marks: MarkArgs, masquerade, api: ApiArgs| {
+            (
+                marks.route_protocol,
+                marks.nft_table,
+                masquerade,
+                api.api_server_host.unwrap(),
+            )
+        };
+        let told = [
+            told(trace.marks, trace.masquerade, trace.api),
+            told(diff.marks, diff.nft.masquerade, diff.cluster.api),
+        ];
+        told.map(|(protocol, table, masquerade, host)| format!("{protocol} {table} {masquerade} {host}"))
+    };
+    assert_eq!(settings(&of_agent), ["82 pods false localhost"; 2]);
+    assert_eq!(settings(&of_agent[..1]), ["82 routelet true localhost"; 2]);
+}
+
+#[test]
+fn what_an_agent_says_and_no_one_understands_is_told_with_its_flag() {
+    let words = ["routelet", "trace", "10.0.0.1", "10.0.0.2"];
+    let Command::Trace(trace) = parse(words).unwrap().command else {
+        panic!("not trace");
+    };
+    let odd = Setting {
+        flag: "route-protocol".to_owned(),
+        value: "many".to_owned(),
+    };
+    let error = trace.settings(&[odd]).unwrap_err().to_string();
+    assert!(
+        error.contains("'many'") && error.contains("--route-protocol"),
+        "{error}"
+    );
+}

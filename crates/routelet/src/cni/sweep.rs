@@ -41,6 +41,8 @@ pub(crate) struct Sweep {
     metrics: Arc<Metrics>,
     host: Option<Setup>,
     sightings: Sightings,
+    /// Troubles of the watch of Pods until the last look.
+    troubles: u64,
     look_at: Option<Instant>,
     /// The failure that was told, as long as it lasts.
     failing: Option<String>,
@@ -57,6 +59,7 @@ impl Sweep {
             metrics,
             host: None,
             sightings: Sightings::default(),
+            troubles: 0,
             look_at: None,
             failing: None,
         }
@@ -79,7 +82,14 @@ impl Sweep {
         if self.look_at.is_none_or(|at| at > now) {
             return self.look_at;
         }
-        self.look_at = match self.watches.get(Resource::Pods).state {
+        let watch = self.watches.get(Resource::Pods);
+        // Who knows which pods there were meanwhile. The time before counts for nothing.
+        let troubles = watch.errors.values().sum();
+        if troubles != self.troubles {
+            self.troubles = troubles;
+            self.sightings.clear();
+        }
+        self.look_at = match watch.state {
             WatchState::Watching => {
                 let swept = self.sweep(planner, abandoned(), after, now);
                 self.tell(swept.err());
@@ -87,11 +97,8 @@ impl Sweep {
                 self.sightings.next(after).map(|at| at.max(now + AGAIN))
             }
             WatchState::Connecting | WatchState::Listing => Some(now + AGAIN),
-            // Who knows which pods there are. The time before counts for nothing: audits look again.
-            WatchState::Failing { .. } => {
-                self.sightings.clear();
-                None
-            }
+            // Audits look again.
+            WatchState::Failing { .. } => None,
         };
         self.look_at
     }

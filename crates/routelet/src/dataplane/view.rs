@@ -6,7 +6,7 @@ use routelet_model::{IfName, Key, Kind, host_prefix};
 use routelet_planner::{OwnNetwork, PeerNetwork, PeerView, PodAddress, PodView};
 
 use crate::dataplane::Dataplane;
-use crate::firewall::Passage;
+use crate::firewall::Standing;
 use crate::inquiry::Inquiry;
 use crate::state::{
     ChainState, DataplaneState, Moment, ObjectCount, OwnNetworkState, PeerNetworkState, PeerState,
@@ -113,12 +113,12 @@ impl Dataplane {
 
     fn chain_states(&self) -> Vec<ChainState> {
         let chains = self.firewall.dropping_chains().iter();
-        let states = chains.map(|(chain, passage)| ChainState {
+        let states = chains.map(|(chain, standing)| ChainState {
             chain: chain.to_string(),
-            open: *passage == Passage::Open,
-            error: match passage {
-                Passage::Refused(error) => Some(error.clone()),
-                Passage::Open | Passage::Closed => None,
+            open: *standing == Standing::Open,
+            error: match standing {
+                Standing::Refused(error) => Some(error.clone()),
+                Standing::Open | Standing::Closed => None,
             },
         });
         states.collect()

@@ -7,7 +7,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use routelet_model::{
     Family, IfName, Key, Kind, LinkKind, NftSet, Object, PodId, RouteTarget, Sysctl, SysctlName,
-    given_addresses,
+    given_addresses, pod_of,
 };
 use routelet_netlink::fib::{Decision, Fib, Packet};
 use routelet_netlink::forward::Forwarding;
@@ -15,8 +15,8 @@ use routelet_netlink::inspect::{AddressRow, Inspector};
 use routelet_netlink::setup::LinkState;
 use routelet_netlink::{Error, Kernel, Setup};
 
-use super::facts::{Destination, Facts, From, Known, To, forwarding_sysctl};
-use crate::args::TraceArgs;
+use super::observed::{Destination, From, Known, Observed, To, forwarding_sysctl};
+use crate::args::TraceSettings;
 use crate::encapsulation;
 
 /// Receive buffer for notifications in bytes; they are not read.
@@ -36,9 +36,9 @@ pub(crate) struct Eyes {
 
 impl Eyes {
     /// Reads what the kernel of the calling thread's network namespace holds.
-    pub(crate) fn open(args: &TraceArgs) -> anyhow::Result<Self> {
-        let devices = encapsulation::devices(&args.marks, None)?;
-        let config = args.marks.kernel_config(devices.clone(), RECEIVE_BUFFER);
+    pub(crate) fn open(settings: &TraceSettings) -> anyhow::Result<Self> {
+        let devices = encapsulation::devices(&settings.marks, None)?;
+        let config = settings.marks.kernel_config(devices.clone(), RECEIVE_BUFFER);
         let mut kernel = Kernel::open(config).context("cannot open the kernel's routing tables")?;
         let mut inspector = Inspector::open()?;
         let mut tables = BTreeMap::new();
@@ -99,12 +99,7 @@ impl Eyes {
 
     /// The pod that the alias of a host veth names.
     pub(crate) fn pod_behind(&self, veth: IfName) -> Option<PodId> {
-        let alias = self.link(veth)?.alias.as_deref()?;
-        let (namespace, name) = alias.split(' ').nth(5)?.split_once('/')?;
-        Some(PodId {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        pod_of(self.link(veth)?.alias.as_deref()?)
     }
 
     /// Whether an address is in this node's pod subnets, by the kernel's tables.
@@ -126,21 +121,21 @@ impl Eyes {
     }
 
     /// All that the way from one to the other is judged by.
-    pub(crate) fn facts(
+    pub(crate) fn observed(
         &mut self,
-        args: &TraceArgs,
+        settings: &TraceSettings,
         from: From,
         to: To,
         known: Option<Known>,
-    ) -> anyhow::Result<Facts> {
+    ) -> anyhow::Result<Observed> {
         let family = Family::of(to.address);
-        let mut facts = Facts {
-            protocol: args.marks.route_protocol,
-            masquerade: args.masquerade,
+        let mut observed = Observed {
+            protocol: settings.marks.route_protocol,
+            masquerade: settings.masquerade,
             devices: self.devices.clone(),
             vxlan_device: match family {
-                Family::V4 => args.marks.vxlan_device,
-                Family::V6 => args.marks.vxlan_device_v6,
+                Family::V4 => settings.marks.vxlan_device,
+                Family::V6 => settings.marks.vxlan_device_v6,
             },
             tables: self.tables.clone(),
             links: self.links.clone(),
@@ -157,51 +152,53 @@ impl Eyes {
             to,
             known,
         };
-        let (Some(address), Some(veth)) = (facts.from.address, facts.from.veth) else {
-            return Ok(facts);
+        let (Some(address), Some(veth)) = (observed.from.address, observed.from.veth) else {
+            return Ok(observed);
         };
-        self.read_settings(&mut facts, veth)?;
-        facts.to_pod = self.decide(own(address))?;
-        facts.there = self.decide(Packet {
+        self.read_settings(&mut observed, veth)?;
+        observed.to_pod = self.decide(own(address))?;
+        observed.there = self.decide(Packet {
             from: Some(address),
-            to: facts.to.address,
+            to: observed.to.address,
             incoming: Some(veth),
         })?;
         for chain in self.forwarding.dropping()? {
             if chain.family.sees(family) {
                 let passage = self.forwarding.passage(&chain, address)?;
-                facts.dropping.push((chain, passage));
+                observed.dropping.push((chain, passage));
             }
         }
-        self.look_at_tunnel(args, &mut facts)?;
-        if let Some(incoming) = facts.answers_come_by() {
+        self.look_at_tunnel(settings, &mut observed)?;
+        if let Some(incoming) = observed.answers_come_by() {
             let filter = self.filter(incoming)?;
-            facts.filters.insert(incoming, filter);
+            observed.filters.insert(incoming, filter);
             let answer = Packet {
-                from: Some(facts.to.address),
+                from: Some(observed.to.address),
                 to: address,
                 incoming: Some(incoming),
             };
-            facts.back = self.decide(answer)?.map(|decision| (incoming, decision));
+            observed.back = self.decide(answer)?.map(|decision| (incoming, decision));
         }
-        Ok(facts)
+        Ok(observed)
     }
 
-    fn read_settings(&mut self, facts: &mut Facts, veth: IfName) -> anyhow::Result<()> {
+    fn read_settings(&mut self, observed: &mut Observed, veth: IfName) -> anyhow::Result<()> {
         let settings = [
-            Sysctl::host(forwarding_sysctl(facts.family())),
+            Sysctl::host(forwarding_sysctl(observed.family())),
             Sysctl::link(SysctlName::Ipv4Forwarding, veth),
             Sysctl::link(SysctlName::Ipv4ProxyArp, veth),
         ];
         for setting in settings {
             // Those of IPv4 say nothing about packets of IPv6.
-            let counts = facts.family() == Family::V4 || setting.link.is_none();
+            let counts = observed.family() == Family::V4 || setting.link.is_none();
             if counts && let Some(value) = self.kernel.sysctl(setting)? {
-                facts.tables.insert(Key::Sysctl(setting), Object::Sysctl(value));
+                observed
+                    .tables
+                    .insert(Key::Sysctl(setting), Object::Sysctl(value));
             }
         }
         let filter = self.filter(veth)?;
-        facts.filters.insert(veth, filter);
+        observed.filters.insert(veth, filter);
         Ok(())
     }
 
@@ -212,20 +209,22 @@ impl Eyes {
         Ok(all.max(own).unwrap_or_default())
     }
 
-    fn look_at_tunnel(&mut self, args: &TraceArgs, facts: &mut Facts) -> anyhow::Result<()> {
-        let Destination::Peer(peer) = facts.destination() else {
+    fn look_at_tunnel(&mut self, settings: &TraceSettings, observed: &mut Observed) -> anyhow::Result<()> {
+        let Destination::Peer(peer) = observed.destination() else {
             return Ok(());
         };
-        if let Some(remote) = facts.underlay_of(&peer) {
-            facts.underlay = self.decide(own(remote))?;
+        if let Some(remote) = observed.underlay_of(&peer) {
+            observed.underlay = self.decide(own(remote))?;
         }
         let device = peer
             .device()
-            .and_then(|device| facts.tables.get(&Key::Link(device)));
+            .and_then(|device| observed.tables.get(&Key::Link(device)));
         if let Some(Object::Link(device)) = device
             && let LinkKind::Vxlan(vxlan) = &device.kind
         {
-            facts.against = self.forwarding.against_port(vxlan.port, &args.marks.nft_table)?;
+            observed.against = self
+                .forwarding
+                .against_port(vxlan.port, &settings.marks.nft_table)?;
         }
         Ok(())
     }

@@ -4,14 +4,18 @@ use std::path::Path;
 
 use routelet_model::PodId;
 
-use super::facts::{Known, KnownPeer, KnownPod};
+use super::observed::{Known, KnownPeer, KnownPod};
+use crate::args::Setting;
 use crate::ask::{self, AskError};
 use crate::state::{PeerState, PodState, State};
 
-/// Asks the agent behind the socket; else says why it does not tell.
-pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
+/// Asks the agent behind the socket what it knows and what its settings are; else says why it does not tell.
+pub(crate) fn ask(socket: &Path) -> Result<(Known, Vec<Setting>), String> {
     match ask::state(socket) {
-        Ok((state, _)) => Ok(known(state)),
+        Ok((mut state, _)) => {
+            let settings = std::mem::take(&mut state.settings);
+            Ok((known(state), settings))
+        }
         Err(AskError::NoAgent { socket, source }) => {
             Err(format!("--admin-socket {}: {source}", socket.display()))
         }
@@ -21,11 +25,6 @@ pub(crate) fn ask(socket: &Path) -> Result<Known, String> {
 
 fn known(state: State) -> Known {
     Known {
-        settings: state
-            .settings
-            .into_iter()
-            .map(|setting| (setting.flag, setting.value))
-            .collect(),
         own_subnets: state
             .dataplane
             .networks

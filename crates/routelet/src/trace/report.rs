@@ -4,25 +4,25 @@ use std::fmt::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::facts::{Destination, Facts};
 use super::hop::{Hop, Verdict};
+use super::observed::{Destination, Observed};
 use crate::ask::table::Table;
 
 /// The way between two addresses, judged.
 #[derive(Debug)]
 pub(crate) struct Way {
-    facts: Facts,
+    observed: Observed,
     destination: Destination,
     hops: Vec<Hop>,
 }
 
 impl Way {
-    /// Judges the facts.
-    pub(crate) fn new(facts: Facts) -> Self {
+    /// Judges what was observed.
+    pub(crate) fn new(observed: Observed) -> Self {
         Self {
-            destination: facts.destination(),
-            hops: super::walk::walk(&facts),
-            facts,
+            destination: observed.destination(),
+            hops: super::walk::walk(&observed),
+            observed,
         }
     }
 
@@ -32,12 +32,12 @@ impl Way {
     }
 
     fn from(&self) -> String {
-        let from = &self.facts.from;
+        let from = &self.observed.from;
         named(from.pod.as_ref(), from.address.as_ref())
     }
 
     fn to(&self) -> String {
-        let to = &self.facts.to;
+        let to = &self.observed.to;
         named(to.pod.as_ref(), Some(&to.address))
     }
 
@@ -48,7 +48,7 @@ impl Way {
             Destination::ThisNode => "this node".to_owned(),
             Destination::Peer(peer) => {
                 let name = peer.known.as_ref().map(|known| &known.name);
-                match name.or(self.facts.to.node.as_ref()) {
+                match name.or(self.observed.to.node.as_ref()) {
                     Some(name) => format!("a pod of node {name}"),
                     None => "a pod of another node".to_owned(),
                 }
@@ -114,11 +114,11 @@ impl Way {
             })
         });
         json!({
-            "family": self.facts.family().to_string(),
-            "from": { "pod": self.facts.from.pod.as_ref().map(ToString::to_string), "address": self.facts.from.address },
+            "family": self.observed.family().to_string(),
+            "from": { "pod": self.observed.from.pod.as_ref().map(ToString::to_string), "address": self.observed.from.address },
             "to": {
-                "pod": self.facts.to.pod.as_ref().map(ToString::to_string),
-                "address": self.facts.to.address,
+                "pod": self.observed.to.pod.as_ref().map(ToString::to_string),
+                "address": self.observed.to.address,
                 "is": self.what(),
             },
             "whole": self.broken().is_none(),

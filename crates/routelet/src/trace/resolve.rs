@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use routelet_model::{Family, IfName, PodId, host_veth_name};
 
-use super::facts::{From, Known, KnownPod, To};
 use super::gather::Eyes;
+use super::observed::{From, Known, KnownPod, To};
 
 /// An end of the way, as it was named.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! The walk itself: from facts to hops, in the order in which a packet passes them, and on past what is broken as far as
-//! there is anything to look at. Pure.
+//! The walk itself: from what was observed to hops, in the order in which a packet passes them, and on past what is broken
+//! as far as there is anything to look at. Pure.
 
 mod outside;
 mod peer;
@@ -9,52 +9,52 @@ mod route;
 mod tests;
 
 use routelet_model::{IfName, Sysctl, SysctlName};
-use routelet_netlink::fib::{Decision, FibRoute, Refusal, protocol_name};
+use routelet_netlink::fib::{Decision, DropReason, FibRoute, protocol_name};
 use routelet_netlink::forward::Passage;
 
-use super::facts::{Destination, Facts, forwarding_sysctl};
 use super::hop::{Hop, Place};
+use super::observed::{Destination, Observed, forwarding_sysctl};
 
 /// The main routing table's number (`RT_TABLE_MAIN`).
 const MAIN_TABLE: u32 = 254;
 
 /// The hops of the packet's way.
-pub(crate) fn walk(facts: &Facts) -> Vec<Hop> {
+pub(crate) fn walk(observed: &Observed) -> Vec<Hop> {
     let mut hops = Vec::new();
-    let Some(veth) = pod::source(facts, &mut hops) else {
+    let Some(veth) = pod::source(observed, &mut hops) else {
         return hops;
     };
-    hops.push(forwarding(facts, veth));
-    let destination = facts.destination();
-    let Some(route) = route::decide(facts, veth, &destination, &mut hops) else {
+    hops.push(forwarding(observed, veth));
+    let destination = observed.destination();
+    let Some(route) = route::decide(observed, veth, &destination, &mut hops) else {
         return hops;
     };
     if destination == Destination::ThisNode {
         return hops;
     }
-    hops.extend(firewall(facts));
+    hops.extend(firewall(observed));
     match &destination {
-        Destination::LocalPod(other) => pod::target(facts, veth, *other, &mut hops),
-        Destination::Peer(peer) => peer::walk(facts, veth, peer, &route, &mut hops),
-        Destination::Node | Destination::Outside => outside::walk(facts, &destination, &route, &mut hops),
+        Destination::LocalPod(other) => pod::target(observed, veth, *other, &mut hops),
+        Destination::Peer(peer) => peer::walk(observed, veth, peer, &route, &mut hops),
+        Destination::Node | Destination::Outside => outside::walk(observed, &destination, &route, &mut hops),
         Destination::NoPod(_) | Destination::NoNode | Destination::ThisNode => {}
     }
-    hops.extend(way_back(facts, veth));
+    hops.extend(way_back(observed, veth));
     hops
 }
 
-fn forwarding(facts: &Facts, veth: IfName) -> Hop {
-    let (family, place) = (facts.family(), Place::Forwarding);
+fn forwarding(observed: &Observed, veth: IfName) -> Hop {
+    let (family, place) = (observed.family(), Place::Forwarding);
     let host = Sysctl::host(forwarding_sysctl(family));
     let of_veth = Sysctl::link(SysctlName::Ipv4Forwarding, veth);
     for setting in [host, of_veth] {
-        if facts.sysctl(setting) == Some(0) {
+        if observed.sysctl(setting) == Some(0) {
             let finding = format!("{setting} is 0: the host passes on no {family} packets of the pod");
-            let remedy = facts.repair(&format!("sysctl -w {setting}=1"));
+            let remedy = observed.repair(&format!("sysctl -w {setting}=1"));
             return Hop::broken(place, setting, finding, remedy);
         }
     }
-    match facts.sysctl(host) {
+    match observed.sysctl(host) {
         Some(_) => Hop::ok(place, host, "on"),
         None => Hop::broken(
             place,
@@ -65,11 +65,11 @@ fn forwarding(facts: &Facts, veth: IfName) -> Hop {
     }
 }
 
-fn firewall(facts: &Facts) -> Vec<Hop> {
+fn firewall(observed: &Observed) -> Vec<Hop> {
     let place = Place::Firewall;
     let open =
         "start the agent with --open-forward=true, or accept the pod subnets in the chain: docs/firewall.md";
-    let mut hops: Vec<Hop> = facts
+    let mut hops: Vec<Hop> = observed
         .dropping
         .iter()
         .map(|(chain, passage)| match passage {
@@ -99,8 +99,8 @@ fn firewall(facts: &Facts) -> Vec<Hop> {
 }
 
 /// The answer's way from where it comes in to the pod.
-fn way_back(facts: &Facts, veth: IfName) -> Option<Hop> {
-    let (incoming, decision) = facts.back.as_ref()?;
+fn way_back(observed: &Observed, veth: IfName) -> Option<Hop> {
+    let (incoming, decision) = observed.back.as_ref()?;
     let (place, object) = (Place::WayBack, format!("in by {incoming}"));
     Some(match decision {
         Decision::Route(route) if route.link == Some(veth) && !route.local => {
@@ -110,33 +110,33 @@ fn way_back(facts: &Facts, veth: IfName) -> Option<Hop> {
             place,
             object,
             format!("answers do not go to {veth}: {} decides", describe(route)),
-            facts.repair(&format!(
+            observed.repair(&format!(
                 "see what makes the route: ip route show {}",
                 route.destination
             )),
         ),
-        Decision::Dropped(Refusal::Source) => {
-            let filter = facts.filters.get(incoming).copied().unwrap_or_default();
+        Decision::Dropped(DropReason::Source) => {
+            let filter = observed.filters.get(incoming).copied().unwrap_or_default();
             let finding = format!(
                 "the reverse path filter drops answers: rp_filter of {incoming} (or of all) is {filter}, strict, and the way \
                  to {} leaves by another link",
-                facts.to.address
+                observed.to.address
             );
             let remedy = format!(
                 "sysctl -w net/ipv4/conf/{incoming}/rp_filter=2 (loose), and 0 or 2 for net/ipv4/conf/all/rp_filter"
             );
-            Hop::broken(place, object, finding, facts.repair(&remedy))
+            Hop::broken(place, object, finding, observed.repair(&remedy))
         }
-        Decision::Dropped(refusal) => Hop::broken(
+        Decision::Dropped(reason) => Hop::broken(
             place,
             object,
-            format!("answers are dropped: {refusal}"),
-            facts.repair("see the host route and the forwarding above"),
+            format!("answers are dropped: {reason}"),
+            observed.repair("see the host route and the forwarding above"),
         ),
     })
 }
 
-impl Facts {
+impl Observed {
     /// What to do about something that only the agent puts right.
     fn agents(&self) -> String {
         match self.known {

@@ -4,7 +4,7 @@ use routelet_lab::Backend;
 use routelet_lab::api::{Resource, Verb};
 use serde_json::Value;
 
-use crate::support::{NEW_ADDRESS, Stage, peer, peer_address, peer_name, peer_object, pod, remote};
+use crate::support::{NEW_ADDRESS, ONE_PEER, Stage, peer, peer_address, peer_name, peer_object, pod, remote};
 
 /// Times that events woke the dataplane.
 const WOKEN: &str = "routelet_event_to_kernel_seconds_count";
@@ -83,15 +83,6 @@ fn updates_without_news_of_a_pod_end_in_the_watcher() {
     stage.expect_metric("routelet_pods", |pods| pods == 0.0);
     assert_eq!(stage.metric(WOKEN) - woken, 1.0);
 }
-
-/// A peer that comes.
-const ONE_PEER: [(&str, u64); 5] = [
-    ("fdb create", 1),
-    ("nft_element create", 2),
-    ("neighbour create", 1),
-    ("nexthop create", 1),
-    ("route create", 1),
-];
 
 #[test]
 fn among_300_peers_an_event_costs_what_it_changes() {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use routelet_lab::process::built_program;
-use routelet_lab::skip;
+use routelet_lab::{TempDir, skip};
 use routelet_netlink::Netns;
 use serde_json::Value;
 
-use crate::helm::{CHART, container, helm, is_missing, object, template, texts};
+use crate::helm::{CHART, container, helm, is_missing, object, template, template_with_file, texts};
 
 /// For each value: another one than the default, and what of the objects then holds which text.
 const EACH: &[(&str, &str)] = &[
@@ -151,6 +151,27 @@ fn each_value_makes_the_difference_that_it_is_for() {
         }
     }
     assert!(left.is_empty(), "not tried: {left:?}");
+}
+
+/// In a file of values, YAML takes a bare `off` for false and `on` for true; --set takes them for texts.
+#[test]
+fn a_file_of_values_may_say_off_without_quotes() {
+    if is_missing() {
+        skip!("helm is not installed");
+    }
+    let directory = TempDir::new().unwrap();
+    for (value, argument) in [
+        ("cni: {sweepAfter: off}", "--cni-sweep-after=off"),
+        ("cni: {sweepAfter: \"off\"}", "--cni-sweep-after=off"),
+        ("cni: {sweepAfter: 90s}", "--cni-sweep-after=90s"),
+        ("vxlan: {checksumOffload: off}", "--vxlan-checksum-offload=off"),
+        ("vxlan: {checksumOffload: on}", "--vxlan-checksum-offload=on"),
+    ] {
+        let file = directory.write("values.yaml", value).unwrap();
+        let objects = template_with_file(&file);
+        let arguments = texts(&container(&objects)["args"]);
+        assert!(arguments.contains(&argument), "{value}: {arguments:?}");
+    }
 }
 
 /// The kubelet makes a URL of the probes' host, and puts the brackets around it.

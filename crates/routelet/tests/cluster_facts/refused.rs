@@ -5,7 +5,7 @@ use routelet_lab::api::{Fault, On, Resource, Status, objects};
 use routelet_lab::{Agent, Backend, KubeApi, agent_rules};
 use serde_json::json;
 
-use crate::support::{Stage, peer, peer_address, peer_object, pod, state};
+use crate::support::{ONE_PEER, Stage, peer, peer_address, peer_object, pod, state};
 
 const UNREADABLE: &str = "routelet_refused{reason=\"unreadable_value\"}";
 
@@ -58,16 +58,7 @@ fn the_own_node_turns_into_garbage() {
     stage.expect_log(&["stays in force", "status.addresses"]);
     stage.apply(peer_object(2));
     stage.expect([peer(1), peer(2), pod("a", "10.244.1.2")]);
-    stage.expect_operations(
-        &before,
-        &[
-            ("fdb create", 1),
-            ("nft_element create", 2),
-            ("neighbour create", 1),
-            ("nexthop create", 1),
-            ("route create", 1),
-        ],
-    );
+    stage.expect_operations(&before, &ONE_PEER);
 }
 
 #[test]

@@ -24,6 +24,15 @@ pub(crate) type State = BTreeSet<String>;
 /// Operations by kind and verb, as `route create`.
 pub(crate) type Operations = BTreeMap<String, u64>;
 
+/// What a peer that comes takes.
+pub(crate) const ONE_PEER: [(&str, u64); 5] = [
+    ("fdb create", 1),
+    ("nft_element create", 2),
+    ("neighbour create", 1),
+    ("nexthop create", 1),
+    ("route create", 1),
+];
+
 /// What the agent has made in a namespace: VXLAN devices with their addresses and entries, routes with our protocol.
 /// Of link-local IPv6 addresses, the kernel's own work, nothing is said.
 pub(crate) fn state(netns: &Netns) -> State {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use routelet_lab::apiserver;
@@ -48,16 +48,21 @@ pub(crate) fn template(values: &[&str]) -> Vec<Value> {
 
 /// The same for an API server that has these as well, each as in `apps/v1/DaemonSet`.
 pub(crate) fn template_for(values: &[&str], kinds: &[&str]) -> Vec<Value> {
-    let mut arguments = vec!["template", "routelet", CHART, "--namespace", "kube-system"];
-    for kind in kinds {
-        arguments.extend(["--api-versions", kind]);
-    }
-    for value in values {
-        arguments.extend(["--set", value]);
-    }
-    let output = helm(&arguments);
+    let kinds = kinds.iter().flat_map(|kind| ["--api-versions", kind]);
+    let values = values.iter().flat_map(|value| ["--set", value]);
+    rendered(&kinds.chain(values).collect::<Vec<_>>())
+}
+
+/// The same with a file of values.
+pub(crate) fn template_with_file(values: &Path) -> Vec<Value> {
+    rendered(&["--values", values.to_str().unwrap()])
+}
+
+fn rendered(more: &[&str]) -> Vec<Value> {
+    let arguments = ["template", "routelet", CHART, "--namespace", "kube-system"];
+    let output = helm(&[&arguments, more].concat());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{values:?}: {error}");
+    assert!(output.status.success(), "{more:?}: {error}");
     let text = String::from_utf8(output.stdout).unwrap();
     let documents = text.split("---\n").filter(|document| !document.trim().is_empty());
     documents

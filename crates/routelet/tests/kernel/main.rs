@@ -14,6 +14,7 @@ mod objects;
 mod offload;
 mod operations;
 mod pods;
+#[path = "../common/program.rs"]
 mod program;
 mod readiness;
 mod restart;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use routelet_cni::read_leases;
 use routelet_lab::api::{Fault, On, Resource, objects};
@@ -52,7 +53,13 @@ impl Node {
         let leases = TempDir::new().unwrap();
         let mut stage = Stage::without_agent_on(Backend::Memory, 1);
         let directory = format!("--cni-lease-dir={}", leases.path().display());
-        let arguments = ["--audit-interval=1s", directory.as_str()];
+        let arguments = match more
+            .iter()
+            .any(|argument| argument.starts_with("--audit-interval"))
+        {
+            true => vec![directory.as_str()],
+            false => vec!["--audit-interval=1s", directory.as_str()],
+        };
         let arguments = [&arguments, more].concat();
         stage.start_agent(&arguments);
         Self {
@@ -260,6 +267,28 @@ fn nothing_is_swept_while_the_api_is_away() {
     let (api, _) = node.stage.cluster.api().memory().unwrap();
     api.faults().clear();
     node.wait_leased(&[]);
+}
+
+/// Also one that is over before anyone has looked: who knows what became of the pods meanwhile.
+#[test]
+fn what_was_seen_before_the_api_was_away_counts_for_nothing() {
+    const AFTER: Duration = Duration::from_secs(4);
+    let mut node = node!("--audit-interval=2s", "--cni-sweep-after=4s");
+    node.add_lease("dead");
+    // The first may be that of the start, when nothing is looked for.
+    let enough = node.stage.sum(RESYNCS) + 2;
+    wait::until(wait::LONG, "a look", || node.stage.sum(RESYNCS) >= enough).unwrap();
+    let (api, _) = node.stage.cluster.api().memory().unwrap();
+    api.faults().cut_watches(Resource::Pods);
+    let agent = node.stage.agent();
+    agent.wait_log("the API server is back", wait::LONG).unwrap();
+    let back = Instant::now();
+    node.wait_leased(&[]);
+    assert!(
+        back.elapsed() >= AFTER,
+        "swept {:?} after an outage",
+        back.elapsed()
+    );
 }
 
 #[test]

@@ -94,15 +94,22 @@ fn what_cannot_be_looked_at_says_why() {
     refused(&stage, &[&a, "default/c"], &without_api);
 }
 
-/// What is the agent's is told by the agent, where it answers.
+/// What is the agent's is told by the agent, where it answers, and a flag goes before what it says.
 #[test]
 fn other_names_and_numbers_are_the_agents_to_tell() {
     let mut stage = Stage::with(&["--vxlan-device=vx4", "--route-protocol=77", "--nft-table=pods"]);
     for family in Family::ALL {
         stage.whole(stage.c(family));
     }
-    stage.stop_agent();
     let (a, c) = (stage.a(Family::V4).to_string(), stage.c(Family::V4).to_string());
+    let said = stage.trace_with(&[&a, &c], &[("ROUTELET_ROUTE_PROTOCOL", "78")]);
+    assert_eq!(said.code, 0, "the agent goes before a variable: {said:?}");
+    let said = stage.trace(&[&a, &c, "--route-protocol=78"]);
+    assert_eq!(
+        said.code, 1,
+        "routes of protocol 77 are not the agent's: {said:?}"
+    );
+    stage.stop_agent();
     let variables = [
         ("ROUTELET_VXLAN_DEVICE", "vx4"),
         ("ROUTELET_ROUTE_PROTOCOL", "77"),

@@ -4,16 +4,16 @@
 use routelet_model::{IfName, Key, NftSet, Object};
 use routelet_netlink::fib::FibRoute;
 
-use super::super::facts::{Destination, Facts};
 use super::super::hop::{Hop, Place};
+use super::super::observed::{Destination, Observed};
 use super::pod::{carries, is_silent};
 
 /// Adds the hops from the node on.
-pub(super) fn walk(facts: &Facts, destination: &Destination, route: &FibRoute, hops: &mut Vec<Hop>) {
+pub(super) fn walk(observed: &Observed, destination: &Destination, route: &FibRoute, hops: &mut Vec<Hop>) {
     if let Some(name) = route.link {
-        let next = route.gateway.unwrap_or(facts.to.address);
-        let mut hop = link(facts, name);
-        if !hop.is_broken() && is_silent(facts, name, next) {
+        let next = route.gateway.unwrap_or(observed.to.address);
+        let mut hop = link(observed, name);
+        if !hop.is_broken() && is_silent(observed, name, next) {
             hop = Hop::doubt(
                 Place::Link,
                 name,
@@ -24,13 +24,13 @@ pub(super) fn walk(facts: &Facts, destination: &Destination, route: &FibRoute, h
         hops.push(hop);
     }
     if *destination == Destination::Outside {
-        hops.push(masquerade(facts));
+        hops.push(masquerade(observed));
     }
 }
 
 /// The link that packets leave the node by.
-pub(super) fn link(facts: &Facts, name: IfName) -> Hop {
-    let Some(link) = facts.link(name) else {
+pub(super) fn link(observed: &Observed, name: IfName) -> Hop {
+    let Some(link) = observed.link(name) else {
         return Hop::broken(
             Place::Link,
             name,
@@ -45,11 +45,11 @@ pub(super) fn link(facts: &Facts, name: IfName) -> Hop {
 }
 
 /// Whether packets that leave the cluster get the node's address: no answer finds back to the pod's own.
-fn masquerade(facts: &Facts) -> Hop {
-    let (place, to) = (Place::Masquerade, facts.to.address);
+fn masquerade(observed: &Observed) -> Hop {
+    let (place, to) = (Place::Masquerade, observed.to.address);
     let object = "nft table";
     let own = "packets keep the pod's address, to which no one outside knows the way";
-    if facts.in_set(NftSet::Except, to) == Some(true) {
+    if observed.in_set(NftSet::Except, to) == Some(true) {
         return Hop::ok(
             place,
             object,
@@ -58,19 +58,19 @@ fn masquerade(facts: &Facts) -> Hop {
             ),
         );
     }
-    let rules = match facts.tables.get(&Key::NftRules) {
+    let rules = match observed.tables.get(&Key::NftRules) {
         Some(Object::NftRules(rules)) => Some(rules),
         _ => None,
     };
-    if !facts.masquerade || rules.is_some_and(|rules| !rules.masquerade) {
+    if !observed.masquerade || rules.is_some_and(|rules| !rules.masquerade) {
         return Hop::ok(
             place,
             object,
             "none, as --masquerade=false says: the networks outside must know the way back to the pod",
         );
     }
-    let list = facts.agents();
-    if !facts.tables.contains_key(&Key::NftTable) {
+    let list = observed.agents();
+    if !observed.tables.contains_key(&Key::NftTable) {
         return Hop::broken(
             place,
             object,
@@ -86,10 +86,10 @@ fn masquerade(facts: &Facts) -> Hop {
             list,
         );
     }
-    let known = facts
+    let known = observed
         .from
         .address
-        .and_then(|from| facts.in_set(NftSet::OwnPods, from));
+        .and_then(|from| observed.in_set(NftSet::OwnPods, from));
     if known == Some(false) {
         let finding = format!("the pod's address is in no pod subnet that the table masquerades: {own}");
         return Hop::broken(place, object, finding, list);

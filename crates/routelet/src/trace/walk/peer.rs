@@ -2,102 +2,99 @@
 
 use std::net::IpAddr;
 
-use routelet_model::{IfName, Key, Link, LinkKind, MacAddr, NftSet, Object, RouteTarget};
+use routelet_model::{
+    Family, IPIP_OVERHEAD, IfName, Key, Link, LinkKind, MacAddr, NftSet, Object, RouteTarget, VXLAN_OVERHEAD,
+};
 use routelet_netlink::fib::{Decision, FibRoute};
 
-use super::super::facts::{Facts, Peer, gateway_of, is_vxlan};
 use super::super::hop::{Hop, Place};
+use super::super::observed::{Observed, Peer, gateway_of, is_vxlan};
 use super::pod::{carries, is_silent};
 use super::{describe, outside};
 
-/// What VXLAN adds to a packet over IPv4, over IPv6, and what IPIP adds, in bytes.
-const VXLAN_V4: u32 = 50;
-const VXLAN_V6: u32 = 70;
-const IPIP: u32 = 20;
-
 /// Adds the hops from the node on.
-pub(super) fn walk(facts: &Facts, veth: IfName, peer: &Peer, route: &FibRoute, hops: &mut Vec<Hop>) {
+pub(super) fn walk(observed: &Observed, veth: IfName, peer: &Peer, route: &FibRoute, hops: &mut Vec<Hop>) {
     let Some((_, target)) = peer.route else {
         // Someone else's route: what it leads over is theirs, too.
-        hops.extend(route.link.map(|link| outside::link(facts, link)));
+        hops.extend(route.link.map(|link| outside::link(observed, link)));
         return;
     };
     let Some((link, gateway)) = gateway_of(target) else {
         return;
     };
-    hops.extend(nexthop(facts, target, link, gateway));
-    if !facts.devices.contains(&link) {
-        hops.push(outside::link(facts, link));
-        hops.push(direct_neighbour(facts, link, gateway));
+    hops.extend(nexthop(observed, target, link, gateway));
+    if !observed.devices.contains(&link) {
+        hops.push(outside::link(observed, link));
+        hops.push(direct_neighbour(observed, link, gateway));
         return;
     }
-    let Some(Object::Link(device)) = facts.tables.get(&Key::Link(link)) else {
+    let Some(Object::Link(device)) = observed.tables.get(&Key::Link(link)) else {
         let finding = "it is missing, or another kind of device has its name";
-        let remedy = facts.agents();
+        let remedy = observed.agents();
         hops.push(Hop::broken(Place::TunnelDevice, link, finding, remedy));
         return;
     };
-    hops.push(tunnel_device(facts, veth, link, device));
+    hops.push(tunnel_device(observed, veth, link, device));
     if is_vxlan(device) {
-        let mac = neighbour(facts, peer, link, gateway, hops);
+        let mac = neighbour(observed, peer, link, gateway, hops);
         let Some(mac) = mac else { return };
-        if !fdb(facts, peer, link, mac, hops) {
+        if !fdb(observed, peer, link, mac, hops) {
             return;
         }
     }
-    underlay(facts, peer, device, hops);
+    underlay(observed, peer, device, hops);
     if let LinkKind::Vxlan(vxlan) = &device.kind {
-        hops.extend(against(facts, vxlan.port));
+        hops.extend(against(observed, vxlan.port));
     }
 }
 
 /// Of a peer to which no route of ours leads: whether it is for want of a device. A device takes its routes with it when it
 /// goes down.
-pub(super) fn lost_device(facts: &Facts, peer: &Peer) -> Option<Hop> {
+pub(super) fn lost_device(observed: &Observed, peer: &Peer) -> Option<Hop> {
     let wanted = match &peer.known {
         Some(known) => known.device,
         // The nft table is for VXLAN where the agent uses it.
-        None => match facts.tables.get(&Key::NftRules) {
+        None => match observed.tables.get(&Key::NftRules) {
             Some(Object::NftRules(rules)) if !rules.vxlan => None,
-            _ => Some(facts.vxlan_device),
+            _ => Some(observed.vxlan_device),
         },
     };
-    let device = wanted.filter(|device| peer.route.is_none() && facts.devices.contains(device))?;
+    let device = wanted.filter(|device| peer.route.is_none() && observed.devices.contains(device))?;
     let place = Place::TunnelDevice;
-    let Some(link) = facts.link(device) else {
+    let Some(link) = observed.link(device) else {
         let finding = "it is missing, and the routes over it with it";
-        return Some(Hop::broken(place, device, finding, facts.agents()));
+        return Some(Hop::broken(place, device, finding, observed.agents()));
     };
     let (finding, by_hand) = carries(link, &format!("ip link set {device} down, then up")).err()?;
     let finding = format!("{finding}, and so the routes over it are gone");
-    Some(Hop::broken(place, device, finding, facts.repair(&by_hand)))
+    Some(Hop::broken(place, device, finding, observed.repair(&by_hand)))
 }
 
-fn nexthop(facts: &Facts, target: RouteTarget, link: IfName, gateway: IpAddr) -> Option<Hop> {
+fn nexthop(observed: &Observed, target: RouteTarget, link: IfName, gateway: IpAddr) -> Option<Hop> {
     let RouteTarget::Nexthop { .. } = target else {
         return None;
     };
     let object = format!("via {gateway} dev {link}");
-    Some(match facts.tables.get(&Key::Nexthop { link, gateway }) {
+    Some(match observed.tables.get(&Key::Nexthop { link, gateway }) {
         Some(Object::Nexthop) => Hop::ok(Place::Nexthop, object, "in place"),
         Some(other) => Hop::doubt(
             Place::Nexthop,
             object,
             other.to_string(),
-            facts.repair("ip nexthop show"),
+            observed.repair("ip nexthop show"),
         ),
         None => Hop::broken(
             Place::Nexthop,
             object,
             "it is missing",
-            facts.repair("ip nexthop show"),
+            observed.repair("ip nexthop show"),
         ),
     })
 }
 
-fn direct_neighbour(facts: &Facts, link: IfName, gateway: IpAddr) -> Hop {
+fn direct_neighbour(observed: &Observed, link: IfName, gateway: IpAddr) -> Hop {
     let (place, object) = (Place::Underlay, gateway);
-    if is_silent(facts, link, gateway) {
+    if is_silent(observed, link, gateway) {
         return Hop::doubt(
             place,
             object,
@@ -108,30 +105,29 @@ fn direct_neighbour(facts: &Facts, link: IfName, gateway: IpAddr) -> Hop {
     Hop::ok(place, object, format!("the peer's node, on {link}"))
 }
 
-fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Hop {
+fn tunnel_device(observed: &Observed, veth: IfName, name: IfName, device: &Link) -> Hop {
     let place = Place::TunnelDevice;
-    let Some(link) = facts.link(name) else {
-        return Hop::broken(place, name, "it is missing", facts.agents());
+    let Some(link) = observed.link(name) else {
+        return Hop::broken(place, name, "it is missing", observed.agents());
     };
     if let Err((finding, by_hand)) = carries(link, "ip link set down, then up") {
-        return Hop::broken(place, name, finding, facts.repair(&by_hand));
+        return Hop::broken(place, name, finding, observed.repair(&by_hand));
     }
     let (parent, overhead) = match &device.kind {
-        LinkKind::Vxlan(vxlan) => (
-            vxlan.parent,
-            if vxlan.local.is_ipv4() { VXLAN_V4 } else { VXLAN_V6 },
-        ),
-        _ => (None, IPIP),
+        LinkKind::Vxlan(vxlan) => (vxlan.parent, *VXLAN_OVERHEAD.get(Family::of(vxlan.local))),
+        _ => (None, IPIP_OVERHEAD),
     };
     if matches!(device.kind, LinkKind::Vxlan(_)) && parent.is_none() {
-        return Hop::broken(place, name, "the link below it is gone", facts.agents());
+        return Hop::broken(place, name, "the link below it is gone", observed.agents());
     }
-    let parent = parent.or(match facts.underlay {
+    let parent = parent.or(match observed.underlay {
         Some(Decision::Route(route)) => route.link,
         _ => None,
     });
-    let parent_mtu = parent.and_then(|parent| facts.link(parent)).map(|link| link.mtu);
-    let pod_mtu = facts.link(veth).map_or(0, |link| link.mtu);
+    let parent_mtu = parent
+        .and_then(|parent| observed.link(parent))
+        .map(|link| link.mtu);
+    let pod_mtu = observed.link(veth).map_or(0, |link| link.mtu);
     if link.mtu < pod_mtu {
         return Hop::broken(
             place,
@@ -140,7 +136,7 @@ fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Ho
                 "its MTU is {}, and the pod's {pod_mtu}: packets that are larger do not fit",
                 link.mtu
             ),
-            facts.repair(&format!(
+            observed.repair(&format!(
                 "ip link set {name} mtu {pod_mtu}; or make pods anew that have an older, larger MTU"
             )),
         );
@@ -157,7 +153,7 @@ fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Ho
                  large packets do not fit",
                 link.mtu
             ),
-            facts.repair(&format!(
+            observed.repair(&format!(
                 "set --mtu={} or leave it to auto, and make the pods anew; or raise the MTU of {parent}",
                 parent_mtu.saturating_sub(overhead)
             )),
@@ -172,7 +168,7 @@ fn tunnel_device(facts: &Facts, veth: IfName, name: IfName, device: &Link) -> Ho
 
 /// Adds the hop; returns the MAC address that packets are sent to.
 fn neighbour(
-    facts: &Facts,
+    observed: &Observed,
     peer: &Peer,
     link: IfName,
     gateway: IpAddr,
@@ -186,7 +182,7 @@ fn neighbour(
             "ip neigh replace {gateway} lladdr MAC nud permanent dev {link}, with the MAC of the peer's {link}"
         ),
     };
-    let (hop, mac) = match facts.tables.get(&Key::Neighbour {
+    let (hop, mac) = match observed.tables.get(&Key::Neighbour {
         link,
         address: gateway,
     }) {
@@ -197,13 +193,19 @@ fn neighbour(
         Some(Object::Neighbour(mac)) => {
             let wanted = wanted.map(|mac| mac.to_string()).unwrap_or_default();
             let finding = format!("lladdr {mac} on {link}, and the peer's device has {wanted}");
-            (Hop::broken(place, gateway, finding, facts.repair(&by_hand)), None)
+            (
+                Hop::broken(place, gateway, finding, observed.repair(&by_hand)),
+                None,
+            )
         }
         _ => {
             let finding = format!(
                 "there is no permanent entry on {link}: packets wait for an answer that no one gives"
             );
-            (Hop::broken(place, gateway, finding, facts.repair(&by_hand)), None)
+            (
+                Hop::broken(place, gateway, finding, observed.repair(&by_hand)),
+                None,
+            )
         }
     };
     hops.push(hop);
@@ -211,7 +213,7 @@ fn neighbour(
 }
 
 /// Adds the hop; returns whether the entry leads where it should.
-fn fdb(facts: &Facts, peer: &Peer, link: IfName, mac: MacAddr, hops: &mut Vec<Hop>) -> bool {
+fn fdb(observed: &Observed, peer: &Peer, link: IfName, mac: MacAddr, hops: &mut Vec<Hop>) -> bool {
     let place = Place::Fdb;
     let wanted = peer.known.as_ref().and_then(|known| known.underlay);
     let by_hand = match wanted {
@@ -220,30 +222,30 @@ fn fdb(facts: &Facts, peer: &Peer, link: IfName, mac: MacAddr, hops: &mut Vec<Ho
             "bridge fdb replace {mac} dev {link} dst ADDRESS self permanent, with the address of the peer's node"
         ),
     };
-    let hop = match facts.tables.get(&Key::Fdb { link, mac }) {
+    let hop = match observed.tables.get(&Key::Fdb { link, mac }) {
         Some(Object::Fdb(remote)) if wanted.is_some_and(|wanted| wanted != *remote) => {
             let wanted = wanted.map(|remote| remote.to_string()).unwrap_or_default();
             let finding = format!("it leads to {remote}, and the peer's node has {wanted}");
-            Hop::broken(place, mac, finding, facts.repair(&by_hand))
+            Hop::broken(place, mac, finding, observed.repair(&by_hand))
         }
         // The nft table knows the nodes' addresses also where the agent is silent.
-        Some(Object::Fdb(remote)) if facts.in_set(NftSet::Nodes, *remote) == Some(false) => {
+        Some(Object::Fdb(remote)) if observed.in_set(NftSet::Nodes, *remote) == Some(false) => {
             let finding =
                 format!("it leads to {remote}, which is no node's address by the agent's nft table");
-            Hop::broken(place, mac, finding, facts.repair(&by_hand))
+            Hop::broken(place, mac, finding, observed.repair(&by_hand))
         }
         Some(Object::Fdb(remote)) => Hop::ok(place, mac, format!("leads to {remote}")),
         Some(_) => Hop::broken(
             place,
             mac,
             format!("it is not permanent, or leads to several nodes: see bridge fdb show dev {link}"),
-            facts.repair(&by_hand),
+            observed.repair(&by_hand),
         ),
         None => Hop::broken(
             place,
             mac,
             format!("there is none on {link}, so that the device drops the packets"),
-            facts.repair(&by_hand),
+            observed.repair(&by_hand),
         ),
     };
     let whole = !hop.is_broken();
@@ -252,21 +254,21 @@ fn fdb(facts: &Facts, peer: &Peer, link: IfName, mac: MacAddr, hops: &mut Vec<Ho
 }
 
 /// The way of the tunnel's own packets.
-fn underlay(facts: &Facts, peer: &Peer, device: &Link, hops: &mut Vec<Hop>) {
+fn underlay(observed: &Observed, peer: &Peer, device: &Link, hops: &mut Vec<Hop>) {
     let place = Place::Underlay;
-    let Some(remote) = facts.underlay_of(peer) else {
+    let Some(remote) = observed.underlay_of(peer) else {
         return;
     };
     let named = match &peer.known {
         Some(known) => format!("node {}", known.name),
         None => "the peer's node".to_owned(),
     };
-    match facts.underlay {
+    match observed.underlay {
         Some(Decision::Route(route)) => {
             let next = route.gateway.unwrap_or(remote);
-            let silent = route.link.is_some_and(|link| is_silent(facts, link, next));
-            let into_tunnel = route.link.is_some_and(|link| facts.devices.contains(&link));
-            let link = route.link.and_then(|link| facts.link(link));
+            let silent = route.link.is_some_and(|link| is_silent(observed, link, next));
+            let into_tunnel = route.link.is_some_and(|link| observed.devices.contains(&link));
+            let link = route.link.and_then(|link| observed.link(link));
             let trouble = link.and_then(|link| carries(link, "see the cable, or the switch").err());
             hops.push(match trouble {
                 _ if route.local => Hop::broken(
@@ -299,15 +301,15 @@ fn underlay(facts: &Facts, peer: &Peer, device: &Link, hops: &mut Vec<Hop>) {
                 None => Hop::ok(place, remote, format!("{named}, by {}", describe(&route))),
             });
         }
-        Some(Decision::Dropped(refusal)) => hops.push(Hop::broken(
+        Some(Decision::Dropped(reason)) => hops.push(Hop::broken(
             place,
             remote,
-            format!("{refusal}: the tunnel's packets do not leave this node"),
+            format!("{reason}: the tunnel's packets do not leave this node"),
             format!("give the host a route to {remote} ({named})"),
         )),
         None => {}
     }
-    if facts.in_set(NftSet::Nodes, remote) == Some(false) {
+    if observed.in_set(NftSet::Nodes, remote) == Some(false) {
         let kind = if is_vxlan(device) { "VXLAN" } else { "IPIP" };
         hops.push(Hop::broken(
             Place::TunnelFirewall,
@@ -315,15 +317,15 @@ fn underlay(facts: &Facts, peer: &Peer, device: &Link, hops: &mut Vec<Hop>) {
             format!(
                 "the agent's nft table does not know {named}, so that its {kind} packets are dropped here"
             ),
-            facts.agents(),
+            observed.agents(),
         ));
     }
 }
 
-fn against(facts: &Facts, port: u16) -> Vec<Hop> {
+fn against(observed: &Observed, port: u16) -> Vec<Hop> {
     let place = Place::TunnelFirewall;
     let open = format!("accept UDP port {port} from and to the other nodes in this chain");
-    let mut hops: Vec<Hop> = facts
+    let mut hops: Vec<Hop> = observed
         .against
         .iter()
         .map(|against| {

@@ -5,26 +5,26 @@ use routelet_model::{Family, HOST_VETH_MAC, IfName, Sysctl, SysctlName, pod_gate
 use routelet_netlink::fib::Decision;
 use routelet_netlink::setup::LinkState;
 
-use super::super::facts::Facts;
 use super::super::hop::{Hop, Place};
+use super::super::observed::Observed;
 use super::describe;
 
 /// `NUD_FAILED` of linux/neighbour.h: no one answered when the address was last asked for.
 const FAILED: u16 = 0x20;
 
 /// The hops from the pod to the host. Returns the host veth; `None` where the way ends there.
-pub(super) fn source(facts: &Facts, hops: &mut Vec<Hop>) -> Option<IfName> {
-    hops.extend(known(facts));
-    let veth = host_veth(facts, hops)?;
-    hops.push(host_route(facts, veth));
-    hops.push(gateway(facts, veth));
+pub(super) fn source(observed: &Observed, hops: &mut Vec<Hop>) -> Option<IfName> {
+    hops.extend(known(observed));
+    let veth = host_veth(observed, hops)?;
+    hops.push(host_route(observed, veth));
+    hops.push(gateway(observed, veth));
     Some(veth)
 }
 
 /// Whether the agent knows the pod, where it answers.
-fn known(facts: &Facts) -> Option<Hop> {
-    let known = facts.known.as_ref()?;
-    let (from, place) = (&facts.from, Place::Pod);
+fn known(observed: &Observed) -> Option<Hop> {
+    let known = observed.known.as_ref()?;
+    let (from, place) = (&observed.from, Place::Pod);
     let object = match (&from.pod, from.address) {
         (Some(pod), _) => pod.to_string(),
         (None, Some(address)) => address.to_string(),
@@ -65,8 +65,8 @@ fn known(facts: &Facts) -> Option<Hop> {
     })
 }
 
-fn host_veth(facts: &Facts, hops: &mut Vec<Hop>) -> Option<IfName> {
-    let (from, place) = (&facts.from, Place::HostVeth);
+fn host_veth(observed: &Observed, hops: &mut Vec<Hop>) -> Option<IfName> {
+    let (from, place) = (&observed.from, Place::HostVeth);
     let made_by = "make the pod anew: its veth pair is made by the CNI plugin, whose errors are in the container runtime's log";
     let Some(veth) = from.veth else {
         let address = from
@@ -81,8 +81,8 @@ fn host_veth(facts: &Facts, hops: &mut Vec<Hop>) -> Option<IfName> {
         ));
         return None;
     };
-    let Some(link) = facts.link(veth) else {
-        let finding = match facts.known {
+    let Some(link) = observed.link(veth) else {
+        let finding = match observed.known {
             Some(_) => "it is missing".to_owned(),
             None => "it is missing, or the pod does not run on this node".to_owned(),
         };
@@ -99,7 +99,7 @@ fn host_veth(facts: &Facts, hops: &mut Vec<Hop>) -> Option<IfName> {
                 format!(
                     "its MAC address is {mac}, and not {HOST_VETH_MAC}, which pods expect of their gateway"
                 ),
-                facts.repair(&format!(
+                observed.repair(&format!(
                     "ip link set {veth} address {HOST_VETH_MAC}; and keep udev and network managers off it"
                 )),
             )
@@ -130,14 +130,14 @@ pub(super) fn carries(link: &LinkState, without_carrier: &str) -> Result<(), (St
 
 /// Whether what is for the pod goes to its veth. Its packets come from where the host would send to, or the reverse path
 /// filter and the agent's nft table drop them.
-fn host_route(facts: &Facts, veth: IfName) -> Hop {
+fn host_route(observed: &Observed, veth: IfName) -> Hop {
     let place = Place::HostRoute;
-    let Some((address, decision)) = facts.from.address.zip(facts.to_pod) else {
+    let Some((address, decision)) = observed.from.address.zip(observed.to_pod) else {
         return Hop::broken(
             place,
             veth,
             format!("no address is known of the pod behind {veth}, and no route leads to it"),
-            facts.repair("name the pod by its address"),
+            observed.repair("name the pod by its address"),
         );
     };
     let route = match decision {
@@ -146,14 +146,17 @@ fn host_route(facts: &Facts, veth: IfName) -> Hop {
         }
         other => other,
     };
-    let by_hand = format!("ip route replace {address} dev {veth} proto {}", facts.protocol);
+    let by_hand = format!(
+        "ip route replace {address} dev {veth} proto {}",
+        observed.protocol
+    );
     let lost = "the pod gets no answers, and what it sends is taken for spoofed and dropped";
     match route {
         Decision::Route(route) if route.destination == address.into() => Hop::broken(
             place,
             address,
             format!("another route is in its place: {}; {lost}", describe(&route)),
-            facts.repair(&by_hand),
+            observed.repair(&by_hand),
         ),
         Decision::Route(route) => Hop::broken(
             place,
@@ -162,23 +165,23 @@ fn host_route(facts: &Facts, veth: IfName) -> Hop {
                 "there is none to {veth}, so that {} decides; {lost}",
                 describe(&route)
             ),
-            facts.repair(&by_hand),
+            observed.repair(&by_hand),
         ),
-        Decision::Dropped(refusal) => Hop::broken(
+        Decision::Dropped(reason) => Hop::broken(
             place,
             address,
-            format!("there is none to {veth}: {refusal}; {lost}"),
-            facts.repair(&by_hand),
+            format!("there is none to {veth}: {reason}; {lost}"),
+            observed.repair(&by_hand),
         ),
     }
 }
 
 /// Whether the host answers for the gateway that the pod sends everything to.
-fn gateway(facts: &Facts, veth: IfName) -> Hop {
-    let (place, family) = (Place::Gateway, facts.family());
+fn gateway(observed: &Observed, veth: IfName) -> Hop {
+    let (place, family) = (Place::Gateway, observed.family());
     let gateway = pod_gateway(family);
     if family == Family::V6 {
-        let is_there = facts
+        let is_there = observed
             .addresses
             .iter()
             .any(|row| row.link == veth && row.address.addr() == gateway);
@@ -196,21 +199,21 @@ fn gateway(facts: &Facts, veth: IfName) -> Hop {
         };
     }
     let proxy = Sysctl::link(SysctlName::Ipv4ProxyArp, veth);
-    match facts.sysctl(proxy) {
+    match observed.sysctl(proxy) {
         Some(0) => Hop::broken(
             place,
             gateway,
             format!("{proxy} is 0: no one answers the pod's question who has {gateway}"),
-            facts.repair(&format!("sysctl -w {proxy}=1")),
+            observed.repair(&format!("sysctl -w {proxy}=1")),
         ),
         _ => Hop::ok(place, gateway, format!("{veth} answers for it (proxy_arp)")),
     }
 }
 
 /// The last hop to a pod of this node.
-pub(super) fn target(facts: &Facts, from: IfName, veth: IfName, hops: &mut Vec<Hop>) {
+pub(super) fn target(observed: &Observed, from: IfName, veth: IfName, hops: &mut Vec<Hop>) {
     let place = Place::OtherVeth;
-    let Some(link) = facts.link(veth) else {
+    let Some(link) = observed.link(veth) else {
         // The route that leads there says so already, if there was one.
         hops.push(Hop::broken(
             place,
@@ -220,8 +223,8 @@ pub(super) fn target(facts: &Facts, from: IfName, veth: IfName, hops: &mut Vec<H
         ));
         return;
     };
-    let own_mtu = facts.link(from).map_or(0, |link| link.mtu);
-    let failed = is_silent(facts, veth, facts.to.address);
+    let own_mtu = observed.link(from).map_or(0, |link| link.mtu);
+    let failed = is_silent(observed, veth, observed.to.address);
     hops.push(
         match carries(link, "that pod's end is down or gone: make the pod anew") {
             Err((finding, remedy)) => Hop::broken(place, veth, finding, remedy),
@@ -230,7 +233,7 @@ pub(super) fn target(facts: &Facts, from: IfName, veth: IfName, hops: &mut Vec<H
                 veth,
                 format!(
                     "the pod behind it did not answer when it was last asked for {}",
-                    facts.to.address
+                    observed.to.address
                 ),
                 "see that the pod runs and has the address on its eth0",
             ),
@@ -249,8 +252,8 @@ pub(super) fn target(facts: &Facts, from: IfName, veth: IfName, hops: &mut Vec<H
 }
 
 /// Whether no one answered for an address on a link when it was last asked for.
-pub(super) fn is_silent(facts: &Facts, link: IfName, address: std::net::IpAddr) -> bool {
-    facts
+pub(super) fn is_silent(observed: &Observed, link: IfName, address: std::net::IpAddr) -> bool {
+    observed
         .neighbours
         .iter()
         .any(|row| row.link == link && row.address == address && row.state & FAILED != 0)

@@ -2,33 +2,33 @@
 
 use ipnet::IpNet;
 use routelet_model::IfName;
-use routelet_netlink::fib::{Decision, FibRoute, Refusal};
+use routelet_netlink::fib::{Decision, DropReason, FibRoute};
 
-use super::super::facts::{Destination, Facts, Peer};
 use super::super::hop::{Hop, Place};
+use super::super::observed::{Destination, Observed, Peer};
 use super::{MAIN_TABLE, describe, peer, protocol};
 
 /// Adds the hop; returns the route that decides, where it is the one that should.
 pub(super) fn decide(
-    facts: &Facts,
+    observed: &Observed,
     veth: IfName,
     destination: &Destination,
     hops: &mut Vec<Hop>,
 ) -> Option<FibRoute> {
-    let (hop, route) = match facts.there? {
-        Decision::Route(route) => (judge(facts, destination, &route), Some(route)),
-        Decision::Dropped(refusal) => (dropped(facts, veth, destination, refusal), None),
+    let (hop, route) = match observed.there? {
+        Decision::Route(route) => (judge(observed, destination, &route), Some(route)),
+        Decision::Dropped(reason) => (dropped(observed, veth, destination, reason), None),
     };
     let route = route.filter(|_| !hop.is_broken());
     if let Destination::Peer(peer) = destination {
-        hops.extend(peer::lost_device(facts, peer));
+        hops.extend(peer::lost_device(observed, peer));
     }
     hops.push(hop);
     route
 }
 
-fn judge(facts: &Facts, destination: &Destination, route: &FibRoute) -> Hop {
-    let to = facts.to.address;
+fn judge(observed: &Observed, destination: &Destination, route: &FibRoute) -> Hop {
+    let to = observed.to.address;
     match destination {
         Destination::ThisNode if route.local => ok(to, "this node itself: it is delivered here"),
         _ if route.local => broken(
@@ -36,28 +36,28 @@ fn judge(facts: &Facts, destination: &Destination, route: &FibRoute) -> Hop {
             "the kernel takes it for an address of this node's own",
             format!("see who gave it to the host (ip address show to {to}), and take it away"),
         ),
-        Destination::LocalPod(other) => local(facts, *other, route),
-        Destination::Peer(peer) => to_peer(facts, peer, route),
-        Destination::NoPod(subnet) => no_pod(facts, *subnet, &describe(route)),
-        Destination::NoNode => no_node(facts, &describe(route)),
-        Destination::ThisNode | Destination::Node | Destination::Outside => out(facts, destination, route),
+        Destination::LocalPod(other) => local(observed, *other, route),
+        Destination::Peer(peer) => to_peer(observed, peer, route),
+        Destination::NoPod(subnet) => no_pod(observed, *subnet, &describe(route)),
+        Destination::NoNode => no_node(observed, &describe(route)),
+        Destination::ThisNode | Destination::Node | Destination::Outside => out(observed, destination, route),
     }
 }
 
 /// To a pod of this node.
-fn local(facts: &Facts, other: IfName, route: &FibRoute) -> Hop {
-    let to = facts.to.address;
+fn local(observed: &Observed, other: IfName, route: &FibRoute) -> Hop {
+    let to = observed.to.address;
     if route.link == Some(other) {
         return ok(to, describe(route));
     }
     let wanted = IpNet::from(to);
-    let by_hand = format!("ip route replace {to} dev {other} proto {}", facts.protocol);
-    let finding = if route.destination == wanted && route.protocol != facts.protocol {
+    let by_hand = format!("ip route replace {to} dev {other} proto {}", observed.protocol);
+    let finding = if route.destination == wanted && route.protocol != observed.protocol {
         format!(
             "another route is in the place of the pod's to {other}: {}",
             describe(route)
         )
-    } else if facts
+    } else if observed
         .our_route(to)
         .is_some_and(|(destination, _)| destination == wanted)
     {
@@ -68,14 +68,14 @@ fn local(facts: &Facts, other: IfName, route: &FibRoute) -> Hop {
             describe(route)
         )
     };
-    broken(to, finding, facts.repair(&by_hand))
+    broken(to, finding, observed.repair(&by_hand))
 }
 
 /// To a pod of another node.
-fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
-    let to = facts.to.address;
+fn to_peer(observed: &Observed, peer: &Peer, route: &FibRoute) -> Hop {
+    let to = observed.to.address;
     let by_others = peer.known.as_ref().is_some_and(|known| known.way == "others");
-    let ours = route.protocol == facts.protocol && route.table == MAIN_TABLE;
+    let ours = route.protocol == observed.protocol && route.table == MAIN_TABLE;
     match peer.route {
         Some((subnet, target)) => {
             if ours && route.destination == subnet {
@@ -83,7 +83,7 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
                     Some(known) if known.device.is_some() && known.device != target.link() => {
                         let device = known.device.map(|device| device.to_string()).unwrap_or_default();
                         let finding = format!("{}, and the agent wants it over {device}", describe(route));
-                        broken(to, finding, facts.agents())
+                        broken(to, finding, observed.agents())
                     }
                     _ => ok(to, describe(route)),
                 };
@@ -104,7 +104,7 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
             to,
             format!("{}: such routes are others' to make", describe(route)),
         ),
-        None if route.destination.prefix_len() > 0 && facts.known.is_none() => Hop::doubt(
+        None if route.destination.prefix_len() > 0 && observed.known.is_none() => Hop::doubt(
             Place::Route,
             to,
             format!(
@@ -121,7 +121,7 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
             );
             let remedy = match why {
                 Some(why) => why.clone(),
-                None => facts.agents(),
+                None => observed.agents(),
             };
             broken(to, finding, remedy)
         }
@@ -129,10 +129,10 @@ fn to_peer(facts: &Facts, peer: &Peer, route: &FibRoute) -> Hop {
 }
 
 /// To another node, or out of the cluster.
-fn out(facts: &Facts, destination: &Destination, route: &FibRoute) -> Hop {
-    let to = facts.to.address;
+fn out(observed: &Observed, destination: &Destination, route: &FibRoute) -> Hop {
+    let to = observed.to.address;
     match route.link {
-        Some(link) if facts.devices.contains(&link) => broken(
+        Some(link) if observed.devices.contains(&link) => broken(
             to,
             format!(
                 "{}: it would go into the tunnel, where no node takes it",
@@ -148,26 +148,26 @@ fn out(facts: &Facts, destination: &Destination, route: &FibRoute) -> Hop {
     }
 }
 
-fn no_pod(facts: &Facts, subnet: IpNet, decides: &str) -> Hop {
+fn no_pod(observed: &Observed, subnet: IpNet, decides: &str) -> Hop {
     broken(
-        facts.to.address,
+        observed.to.address,
         format!("no pod of this node has it, though it is in its pod subnet {subnet}: {decides}"),
         "see the pod's address (kubectl get pod --output wide); if a pod of this node has it, see routelet status",
     )
 }
 
-fn no_node(facts: &Facts, decides: &str) -> Hop {
+fn no_node(observed: &Observed, decides: &str) -> Hop {
     broken(
-        facts.to.address,
+        observed.to.address,
         format!("it is in the cluster's pod networks, but in no node's pod subnet: {decides}"),
         "see the pod's address (kubectl get pod --output wide) and the nodes' spec.podCIDRs",
     )
 }
 
-fn dropped(facts: &Facts, veth: IfName, destination: &Destination, refusal: Refusal) -> Hop {
-    let to = facts.to.address;
-    if refusal == Refusal::Source {
-        let filter = facts.filters.get(&veth).copied().unwrap_or_default();
+fn dropped(observed: &Observed, veth: IfName, destination: &Destination, reason: DropReason) -> Hop {
+    let to = observed.to.address;
+    if reason == DropReason::Source {
+        let filter = observed.filters.get(&veth).copied().unwrap_or_default();
         return broken(
             to,
             format!(
@@ -178,14 +178,14 @@ fn dropped(facts: &Facts, veth: IfName, destination: &Destination, refusal: Refu
         );
     }
     match destination {
-        Destination::NoPod(subnet) => no_pod(facts, *subnet, &refusal.to_string()),
-        Destination::NoNode => no_node(facts, &refusal.to_string()),
+        Destination::NoPod(subnet) => no_pod(observed, *subnet, &reason.to_string()),
+        Destination::NoNode => no_node(observed, &reason.to_string()),
         Destination::LocalPod(other) => broken(
             to,
-            format!("there is no route to {other}: {refusal}"),
-            facts.repair(&format!(
+            format!("there is no route to {other}: {reason}"),
+            observed.repair(&format!(
                 "ip route replace {to} dev {other} proto {}",
-                facts.protocol
+                observed.protocol
             )),
         ),
         Destination::Peer(Peer {
@@ -193,20 +193,20 @@ fn dropped(facts: &Facts, veth: IfName, destination: &Destination, refusal: Refu
             ..
         }) => broken(
             to,
-            format!("{refusal}, before the agent's {subnet} {target}"),
+            format!("{reason}, before the agent's {subnet} {target}"),
             format!("find the route that does: ip route show match {to}, ip rule"),
         ),
         Destination::Peer(_) => broken(
             to,
-            format!("the agent's route is missing: {refusal}"),
-            facts.agents(),
+            format!("the agent's route is missing: {reason}"),
+            observed.agents(),
         ),
-        _ if refusal == Refusal::Unreachable && facts.forwards() == Some(0) => {
+        _ if reason == DropReason::Unreachable && observed.forwards() == Some(0) => {
             broken(to, "the host does not forward", "switch forwarding on: see above")
         }
         _ => broken(
             to,
-            refusal.to_string(),
+            reason.to_string(),
             format!("give the host a route to it (ip route get {to}), such as a default route"),
         ),
     }

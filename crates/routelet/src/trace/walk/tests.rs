@@ -1,5 +1,5 @@
-//! What is judged from facts alone: what the agent knows against what the kernel holds. What the kernel alone shows is
-//! tested on real ones, in tests/trace.
+//! What is judged from what was observed alone: what the agent knows against what the kernel holds. What the kernel alone
+//! shows is tested on real ones, in tests/trace.
 
 mod tunnels;
 
@@ -12,8 +12,8 @@ use routelet_model::{
 use routelet_netlink::fib::FibRoute;
 use routelet_netlink::setup::LinkState;
 
-use super::super::facts::{From, Known, KnownPeer, KnownPod, To};
 use super::super::hop::Verdict;
+use super::super::observed::{From, Known, KnownPeer, KnownPod, To};
 use super::*;
 
 const VETH: &str = "cali0123456789a";
@@ -59,7 +59,6 @@ fn web() -> PodId {
 /// What the agent knows: the pod default/web with 10.244.1.2, and node-2 with 10.244.2.0/24.
 fn known() -> Known {
     Known {
-        settings: Vec::new(),
         own_subnets: vec!["10.244.1.0/24".parse().unwrap()],
         pods: vec![KnownPod {
             id: web(),
@@ -79,7 +78,7 @@ fn known() -> Known {
 }
 
 /// A whole way from default/web to 10.244.2.9 on node-2.
-fn facts() -> Facts {
+fn observed() -> Observed {
     let device = Link {
         kind: LinkKind::Vxlan(Vxlan {
             vni: 4096,
@@ -147,7 +146,7 @@ fn facts() -> Facts {
         element(NftSet::Pods, "10.244.0.0/16"),
         element(NftSet::OwnPods, "10.244.1.0/24"),
     ]);
-    Facts {
+    Observed {
         from: From {
             pod: Some(web()),
             address: Some("10.244.1.2".parse().unwrap()),
@@ -186,15 +185,15 @@ fn element(set: NftSet, net: &str) -> (Key, Object) {
     (Key::nft_element(set, net.parse().unwrap()), Object::NftElement)
 }
 
-fn peer(facts: &mut Facts) -> &mut KnownPeer {
-    &mut facts.known.as_mut().unwrap().peers[0]
+fn peer(observed: &mut Observed) -> &mut KnownPeer {
+    &mut observed.known.as_mut().unwrap().peers[0]
 }
 
 /// Asserts that what `change` does breaks the way at the place first, with these parts of finding and remedy.
-fn breaks(change: impl FnOnce(&mut Facts), place: Place, finding: &str, remedy: &str) {
-    let mut facts = facts();
-    change(&mut facts);
-    let hops = walk(&facts);
+fn breaks(change: impl FnOnce(&mut Observed), place: Place, finding: &str, remedy: &str) {
+    let mut observed = observed();
+    change(&mut observed);
+    let hops = walk(&observed);
     let first = hops.iter().find(|hop| hop.is_broken());
     let first = first.unwrap_or_else(|| panic!("not broken: {hops:#?}"));
     assert_eq!(first.place, place, "{hops:#?}");
@@ -207,10 +206,10 @@ fn breaks(change: impl FnOnce(&mut Facts), place: Place, finding: &str, remedy: 
 }
 
 /// Asserts that the way is whole after `change`, and in doubt at the place alone.
-fn doubts(change: impl FnOnce(&mut Facts), place: Place, finding: &str) {
-    let mut facts = facts();
-    change(&mut facts);
-    let hops = walk(&facts);
+fn doubts(change: impl FnOnce(&mut Observed), place: Place, finding: &str) {
+    let mut observed = observed();
+    change(&mut observed);
+    let hops = walk(&observed);
     let doubtful: Vec<_> = hops.iter().filter(|hop| hop.verdict != Verdict::Ok).collect();
     let [doubt] = doubtful[..] else {
         panic!("{hops:#?}")
@@ -221,7 +220,7 @@ fn doubts(change: impl FnOnce(&mut Facts), place: Place, finding: &str) {
 
 #[test]
 fn a_whole_way_has_all_hops_in_order() {
-    let hops = walk(&facts());
+    let hops = walk(&observed());
     let places: Vec<_> = hops.iter().map(|hop| hop.place).collect();
     let wanted = [
         Place::Pod,
@@ -250,21 +249,21 @@ fn a_whole_way_has_all_hops_in_order() {
 #[test]
 fn a_pod_that_the_agent_does_not_route() {
     breaks(
-        |facts| facts.known.as_mut().unwrap().pods.clear(),
+        |observed| observed.known.as_mut().unwrap().pods.clear(),
         Place::Pod,
         "the agent knows no such pod on this node",
         "kubectl get pod",
     );
     breaks(
-        |facts| {
-            facts.known.as_mut().unwrap().pods[0].addresses[0].1 = Some("it is the newer pod's".to_owned())
+        |observed| {
+            observed.known.as_mut().unwrap().pods[0].addresses[0].1 = Some("it is the newer pod's".to_owned())
         },
         Place::Pod,
         "the agent has no route for 10.244.1.2: it is the newer pod's",
         "routelet status",
     );
     breaks(
-        |facts| facts.known.as_mut().unwrap().pods[0].addresses[0].0 = "10.244.1.3".parse().unwrap(),
+        |observed| observed.known.as_mut().unwrap().pods[0].addresses[0].0 = "10.244.1.3".parse().unwrap(),
         Place::Pod,
         "the agent knows default/web with other addresses",
         "status.podIPs",
@@ -275,30 +274,30 @@ fn a_pod_that_the_agent_does_not_route() {
 fn what_the_kernel_has_and_the_agent_wants_otherwise() {
     let why = "the agent runs and has not put it right: its log and routelet status say why";
     breaks(
-        |facts| peer(facts).vtep_mac = Some(MacAddr([0x66, 0, 0, 0, 0, 9])),
+        |observed| peer(observed).vtep_mac = Some(MacAddr([0x66, 0, 0, 0, 0, 9])),
         Place::Neighbour,
         "lladdr 66:00:00:00:00:02 on vxlan.calico, and the peer's device has 66:00:00:00:00:09",
         why,
     );
     breaks(
-        |facts| peer(facts).underlay = Some("172.30.0.9".parse().unwrap()),
+        |observed| peer(observed).underlay = Some("172.30.0.9".parse().unwrap()),
         Place::Fdb,
         "it leads to 172.30.0.3, and the peer's node has 172.30.0.9",
         "bridge fdb replace 66:00:00:00:00:02 dev vxlan.calico dst 172.30.0.9",
     );
     breaks(
-        |facts| peer(facts).device = Some(name("eth0")),
+        |observed| peer(observed).device = Some(name("eth0")),
         Place::Route,
         "10.244.2.0/24 via 10.244.2.0 dev vxlan.calico proto 80, and the agent wants it over eth0",
         why,
     );
     breaks(
-        |facts| {
+        |observed| {
             let (key, _) = element(NftSet::Nodes, "172.30.0.3/32");
-            facts.tables.remove(&key);
-            peer(facts).underlay = None;
-            facts.against.clear();
-            facts.underlay = Some(Decision::Route(route("172.30.0.0/16", None, "eth0")));
+            observed.tables.remove(&key);
+            peer(observed).underlay = None;
+            observed.against.clear();
+            observed.underlay = Some(Decision::Route(route("172.30.0.0/16", None, "eth0")));
         },
         Place::Fdb,
         "which is no node's address by the agent's nft table",
@@ -309,11 +308,13 @@ fn what_the_kernel_has_and_the_agent_wants_otherwise() {
 #[test]
 fn a_peer_that_is_refused_says_why() {
     breaks(
-        |facts| {
-            peer(facts).refusals = vec!["node node-2 has this node's own address".to_owned()];
-            peer(facts).device = None;
-            facts.tables.remove(&Key::route("10.244.2.0/24".parse().unwrap()));
-            facts.there = Some(Decision::Route(route("0.0.0.0/0", Some("172.30.0.1"), "eth0")));
+        |observed| {
+            peer(observed).refusals = vec!["node node-2 has this node's own address".to_owned()];
+            peer(observed).device = None;
+            observed
+                .tables
+                .remove(&Key::route("10.244.2.0/24".parse().unwrap()));
+            observed.there = Some(Decision::Route(route("0.0.0.0/0", Some("172.30.0.1"), "eth0")));
         },
         Place::Route,
         "the agent's route is missing, so that 0.0.0.0/0 via 172.30.0.1 dev eth0",
@@ -327,21 +328,23 @@ fn routes_of_others_are_right_where_the_agent_leaves_them_to_others() {
         protocol: 12,
         ..route("10.244.2.0/24", Some("172.30.0.3"), "eth0")
     };
-    let by_bird = |facts: &mut Facts| {
-        facts.tables.remove(&Key::route("10.244.2.0/24".parse().unwrap()));
-        facts.there = Some(Decision::Route(bird));
+    let by_bird = |observed: &mut Observed| {
+        observed
+            .tables
+            .remove(&Key::route("10.244.2.0/24".parse().unwrap()));
+        observed.there = Some(Decision::Route(bird));
     };
-    let mut facts = facts();
-    by_bird(&mut facts);
-    peer(&mut facts).way = "others".to_owned();
-    peer(&mut facts).device = None;
-    let hops = walk(&facts);
+    let mut observed = observed();
+    by_bird(&mut observed);
+    peer(&mut observed).way = "others".to_owned();
+    peer(&mut observed).device = None;
+    let hops = walk(&observed);
     assert!(hops.iter().all(|hop| hop.verdict == Verdict::Ok), "{hops:#?}");
     doubts(
-        |facts| {
-            by_bird(facts);
-            facts.known = None;
-            facts.tables.remove(&Key::Link(name(DEVICE)));
+        |observed| {
+            by_bird(observed);
+            observed.known = None;
+            observed.tables.remove(&Key::Link(name(DEVICE)));
         },
         Place::Route,
         "proto 12 (bird), which is not the agent's",
@@ -351,9 +354,9 @@ fn routes_of_others_are_right_where_the_agent_leaves_them_to_others() {
 #[test]
 fn an_address_of_the_pod_networks_that_no_node_has() {
     breaks(
-        |facts| {
-            facts.to.address = "10.244.7.7".parse().unwrap();
-            facts.there = Some(Decision::Route(route("0.0.0.0/0", Some("172.30.0.1"), "eth0")));
+        |observed| {
+            observed.to.address = "10.244.7.7".parse().unwrap();
+            observed.there = Some(Decision::Route(route("0.0.0.0/0", Some("172.30.0.1"), "eth0")));
         },
         Place::Route,
         "in the cluster's pod networks, but in no node's pod subnet",
@@ -364,16 +367,16 @@ fn an_address_of_the_pod_networks_that_no_node_has() {
 #[test]
 fn what_leads_into_the_tunnel_though_no_pod_is_there() {
     breaks(
-        |facts| {
-            facts.to.address = "203.0.113.1".parse().unwrap();
-            facts.there = Some(Decision::Route(route("203.0.113.0/24", None, DEVICE)));
+        |observed| {
+            observed.to.address = "203.0.113.1".parse().unwrap();
+            observed.there = Some(Decision::Route(route("203.0.113.0/24", None, DEVICE)));
         },
         Place::Route,
         "it would go into the tunnel, where no node takes it",
         "protocol 80",
     );
     breaks(
-        |facts| facts.underlay = Some(Decision::Route(route("172.30.0.0/16", None, DEVICE))),
+        |observed| observed.underlay = Some(Decision::Route(route("172.30.0.0/16", None, DEVICE))),
         Place::Underlay,
         "the tunnel's packets would go into the tunnel",
         "must not overlap",
@@ -383,9 +386,9 @@ fn what_leads_into_the_tunnel_though_no_pod_is_there() {
 #[test]
 fn the_filter_of_sources_is_named_with_its_value() {
     breaks(
-        |facts| {
-            facts.there = Some(Decision::Dropped(Refusal::Source));
-            facts.filters.insert(name(VETH), 1);
+        |observed| {
+            observed.there = Some(Decision::Dropped(DropReason::Source));
+            observed.filters.insert(name(VETH), 1);
         },
         Place::Route,
         "rp_filter of cali0123456789a (or of all) is 1",
@@ -396,8 +399,8 @@ fn the_filter_of_sources_is_named_with_its_value() {
 #[test]
 fn a_policy_route_is_told_with_its_table() {
     breaks(
-        |facts| {
-            facts.there = Some(Decision::Route(FibRoute {
+        |observed| {
+            observed.there = Some(Decision::Route(FibRoute {
                 table: 100,
                 protocol: 4,
                 ..route("0.0.0.0/0", Some("172.30.0.1"), "eth0")

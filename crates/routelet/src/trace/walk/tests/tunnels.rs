@@ -14,7 +14,7 @@ fn firewalls_are_doubts_where_rules_decide() {
         chain: name.to_owned(),
     };
     doubts(
-        |facts| facts.dropping = vec![(chain("FORWARD"), Passage::Undecided)],
+        |observed| observed.dropping = vec![(chain("FORWARD"), Passage::Undecided)],
         Place::Firewall,
         "unless one of its rules accepts",
     );
@@ -24,17 +24,17 @@ fn firewalls_are_doubts_where_rules_decide() {
         by_rule,
     };
     doubts(
-        |facts| facts.against = vec![against(false, false)],
+        |observed| observed.against = vec![against(false, false)],
         Place::TunnelFirewall,
         "drops by policy, unless one of its rules accepts VXLAN",
     );
     doubts(
-        |facts| facts.against = vec![against(false, true)],
+        |observed| observed.against = vec![against(false, true)],
         Place::TunnelFirewall,
         "a rule drops some packets of UDP port 4789",
     );
     breaks(
-        |facts| facts.against = vec![against(true, true)],
+        |observed| observed.against = vec![against(true, true)],
         Place::TunnelFirewall,
         "a rule drops UDP port 4789",
         "accept UDP port 4789",
@@ -44,7 +44,7 @@ fn firewalls_are_doubts_where_rules_decide() {
 /// IPIP has neither neighbour nor FDB entry: the route's gateway is the peer's node itself.
 #[test]
 fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
-    let by_ipip = |facts: &mut Facts| {
+    let by_ipip = |observed: &mut Observed| {
         let (device, gateway) = (name("tunl0"), "172.30.0.3".parse().unwrap());
         let link_of = Link {
             kind: LinkKind::Ipip { ours: true },
@@ -60,29 +60,29 @@ fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
             gateway,
         };
         let subnet = Key::route("10.244.2.0/24".parse().unwrap());
-        facts.tables.insert(subnet, Object::Route(target));
-        facts
+        observed.tables.insert(subnet, Object::Route(target));
+        observed
             .tables
             .insert(Key::Link(device), Object::Link(Box::new(link_of)));
-        facts.tables.insert(
+        observed.tables.insert(
             Key::Nexthop {
                 link: device,
                 gateway,
             },
             Object::Nexthop,
         );
-        facts.devices.push(device);
-        facts.links.push(link(5, "tunl0", 1480));
-        facts.there = Some(Decision::Route(route(
+        observed.devices.push(device);
+        observed.links.push(link(5, "tunl0", 1480));
+        observed.there = Some(Decision::Route(route(
             "10.244.2.0/24",
             Some("172.30.0.3"),
             "tunl0",
         )));
-        facts.back = Some((device, Decision::Route(route("10.244.1.2/32", None, VETH))));
-        peer(facts).way = "ipip".to_owned();
-        peer(facts).device = Some(device);
+        observed.back = Some((device, Decision::Route(route("10.244.1.2/32", None, VETH))));
+        peer(observed).way = "ipip".to_owned();
+        peer(observed).device = Some(device);
     };
-    let mut whole = facts();
+    let mut whole = observed();
     by_ipip(&mut whole);
     let hops = walk(&whole);
     assert!(hops.iter().all(|hop| hop.verdict == Verdict::Ok), "{hops:#?}");
@@ -97,19 +97,19 @@ fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
         ]
     );
     breaks(
-        |facts| {
-            by_ipip(facts);
-            facts.links[0].mtu = 1490;
+        |observed| {
+            by_ipip(observed);
+            observed.links[0].mtu = 1490;
         },
         Place::TunnelDevice,
         "its MTU is 1480, to which the tunnel adds 20 bytes, and that of eth0 below it is 1490",
         "--mtu=1470",
     );
     breaks(
-        |facts| {
-            by_ipip(facts);
+        |observed| {
+            by_ipip(observed);
             let (key, _) = element(NftSet::Nodes, "172.30.0.3/32");
-            facts.tables.remove(&key);
+            observed.tables.remove(&key);
         },
         Place::TunnelFirewall,
         "the agent's nft table does not know node node-2, so that its IPIP packets are dropped here",
@@ -133,37 +133,37 @@ fn silent(link: &str, address: &str) -> NeighbourRow {
 #[test]
 fn who_did_not_answer_is_a_doubt() {
     doubts(
-        |facts| facts.neighbours = vec![silent("eth0", "172.30.0.3")],
+        |observed| observed.neighbours = vec![silent("eth0", "172.30.0.3")],
         Place::Underlay,
         "172.30.0.3 did not answer when it was last asked for",
     );
     // Another link's, or another address', is of no concern.
-    let mut whole = facts();
+    let mut whole = observed();
     whole.neighbours = vec![silent("eth1", "172.30.0.3"), silent("eth0", "172.30.0.4")];
     assert!(walk(&whole).iter().all(|hop| hop.verdict == Verdict::Ok));
 
-    let to_local = |facts: &mut Facts| {
-        facts.to.address = "10.244.1.3".parse().unwrap();
-        facts.to.veth = Some(name("cali00000000003"));
-        facts.links.push(link(9, "cali00000000003", 1450));
+    let to_local = |observed: &mut Observed| {
+        observed.to.address = "10.244.1.3".parse().unwrap();
+        observed.to.veth = Some(name("cali00000000003"));
+        observed.links.push(link(9, "cali00000000003", 1450));
         let way = route("10.244.1.3/32", None, "cali00000000003");
-        facts.there = Some(Decision::Route(way));
+        observed.there = Some(Decision::Route(way));
     };
-    let mut whole = facts();
+    let mut whole = observed();
     to_local(&mut whole);
     assert!(walk(&whole).iter().all(|hop| hop.verdict == Verdict::Ok));
     doubts(
-        |facts| {
-            to_local(facts);
-            facts.neighbours = vec![silent("cali00000000003", "10.244.1.3")];
+        |observed| {
+            to_local(observed);
+            observed.neighbours = vec![silent("cali00000000003", "10.244.1.3")];
         },
         Place::OtherVeth,
         "did not answer when it was last asked for 10.244.1.3",
     );
     doubts(
-        |facts| {
-            to_local(facts);
-            facts.links.last_mut().unwrap().mtu = 1400;
+        |observed| {
+            to_local(observed);
+            observed.links.last_mut().unwrap().mtu = 1400;
         },
         Place::OtherVeth,
         "its MTU is 1400, and the sender's 1450",
@@ -173,7 +173,7 @@ fn who_did_not_answer_is_a_doubt() {
 #[test]
 fn a_host_veth_with_another_mac_address_is_a_doubt() {
     doubts(
-        |facts| facts.links[2].mac = Some(MacAddr([2, 0, 0, 0, 0, 1])),
+        |observed| observed.links[2].mac = Some(MacAddr([2, 0, 0, 0, 0, 1])),
         Place::HostVeth,
         "its MAC address is 02:00:00:00:00:01, and not ee:ee:ee:ee:ee:ee",
     );

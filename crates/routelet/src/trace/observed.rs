@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 use routelet_model::{Family, IfName, Key, MacAddr, NftSet, Object, PodId, RouteTarget, Sysctl, SysctlName};
@@ -45,16 +44,6 @@ pub(crate) struct Known {
     pub(crate) own_subnets: Vec<IpNet>,
     /// The other nodes, once for each family of their pods.
     pub(crate) peers: Vec<KnownPeer>,
-    /// Its settings, by flag.
-    pub(crate) settings: Vec<(String, String)>,
-}
-
-impl Known {
-    /// A setting of the agent's, where it has a value that can be read.
-    pub(crate) fn setting<T: FromStr>(&self, flag: &str) -> Option<T> {
-        let found = self.settings.iter().find(|(name, _)| name == flag);
-        found.and_then(|(_, value)| value.parse().ok())
-    }
 }
 
 /// A pod of this node.
@@ -89,7 +78,7 @@ pub(crate) struct KnownPeer {
 
 /// See the file's head.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct Observed {
     /// Where the packet comes from.
     pub(crate) from: From,
     /// Where it goes.
@@ -164,7 +153,7 @@ impl Peer {
     }
 }
 
-impl Facts {
+impl Observed {
     /// The family of the packet.
     pub(crate) fn family(&self) -> Family {
         Family::of(self.to.address)

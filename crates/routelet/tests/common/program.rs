@@ -1,4 +1,4 @@
-//! The program beside a running agent.
+//! The program, run to its end.
 
 use std::process::{Command, Output};
 
