@@ -95,12 +95,12 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
     let overlay_check =
         overlay_check.map(|rate| overlay_check::start(rate, health_to_check, metrics.clone()));
     let dataplane = Dataplane::open(args, inputs, health, liveness, metrics, story, cni)?
-        .with_overlay_check(overlay_check)
-        .spawn()
-        .context("cannot start the dataplane's thread")?;
+        .with_overlay_check(overlay_check);
+    let host = dataplane.host_addresses().into();
+    let dataplane = dataplane.spawn().context("cannot start the dataplane's thread")?;
 
     tokio::select! {
-        () = routelet_watcher::run(client, args.cluster.node_name.clone(), told, watches) => {
+        () = routelet_watcher::run(client, args.cluster.node_name.clone(), told, watches, host) => {
             bail!("the watcher has ended");
         }
         _ = dataplane => bail!("the dataplane's thread has ended"),

@@ -6,12 +6,15 @@
 
 mod view;
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use routelet_model::{ClusterEvent, IfName, Key, Kind};
+use ipnet::IpNet;
+use routelet_model::{ClusterEvent, Host, IfName, Key, Kind};
 use routelet_netlink::Kernel;
 use routelet_planner::{Plan, Planner};
 use routelet_reconciler::{Progress, Reconciler};
@@ -65,6 +68,8 @@ pub(crate) struct Dataplane {
     story: Story,
     /// The test of the way to other nodes, where it is made.
     overlay_check: Option<OverlayCheck>,
+    /// Tells the host's addresses, from one of which the API is asked.
+    host_addresses: watch::Sender<BTreeSet<IpAddr>>,
     started: Instant,
     ready: bool,
 }
@@ -132,6 +137,7 @@ impl Dataplane {
             metrics,
             story,
             overlay_check: None,
+            host_addresses: watch::Sender::default(),
             started,
             ready: false,
         })
@@ -143,6 +149,11 @@ impl Dataplane {
             overlay_check,
             ..self
         }
+    }
+
+    /// The host's addresses as they are at each time.
+    pub(crate) fn host_addresses(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
+        self.host_addresses.subscribe()
     }
 
     /// Runs the loop on a thread of its own, until the sender of cluster events is gone. What is returned resolves when
@@ -231,6 +242,7 @@ impl Dataplane {
             let progress = self.reconciler.step(now);
             match self.reconciler.host_if_changed(now) {
                 Ok(Some(host)) => {
+                    self.tell_addresses(&host);
                     self.planner.host(&host, &mut self.plan);
                     more = self.hand_over();
                 }
@@ -260,6 +272,19 @@ impl Dataplane {
         }
         self.publish();
         wake
+    }
+
+    /// Tells the host's addresses where they are others than before.
+    fn tell_addresses(&self, host: &Host) {
+        let links = host.links.iter();
+        let now: BTreeSet<IpAddr> = links
+            .flat_map(|link| link.addresses.iter().map(IpNet::addr))
+            .collect();
+        self.host_addresses.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
     }
 
     /// Hands the planner's changes to the reconciler. True where there were any.

@@ -12,7 +12,7 @@ use routelet_model::{ClusterEvent, Key, Object, Resource};
 use routelet_netlink::Kernel;
 use routelet_planner::{Missing, Plan, Planner};
 use routelet_reconciler::Reconciler;
-use routelet_watcher::{ApiSettings, Status, WatchState};
+use routelet_watcher::{ApiSettings, HostAddresses, Status, WatchState};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -155,7 +155,14 @@ impl View {
         let (told, events) = mpsc::channel(CHANNEL);
         let watches = Arc::new(Status::default());
         let node_name = settings.cluster.node_name.clone();
-        tokio::spawn(routelet_watcher::run(client, node_name, told, watches.clone()));
+        let host = HostAddresses::unknown();
+        tokio::spawn(routelet_watcher::run(
+            client,
+            node_name,
+            told,
+            watches.clone(),
+            host,
+        ));
         Ok(Self {
             events,
             watches,

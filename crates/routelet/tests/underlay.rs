@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use routelet_lab::api::objects::NodeBuilder;
+use routelet_lab::api::objects::{self, NodeBuilder};
 use routelet_lab::{Agent, Backend, Cluster, KernelView, Ping, Pod, wait};
 use routelet_model::{Family, vtep_mac};
 use routelet_netlink::setup::{RouteSpec, VethEnd};
@@ -264,7 +264,7 @@ fn a_node_gets_another_address_and_its_pods_are_reached_again() {
         // The kernel takes a second address of one network away with the first, and the routes by it.
         setup.delete_address(ETH0, old).unwrap();
         setup.add_address(ETH0, new).unwrap_or_default();
-        let object = routelet_lab::api::objects::node("node-1")
+        let object = objects::node("node-1")
             .pod_cidrs([stage.cluster.nodes()[0].subnet])
             .internal_ip(new.addr());
         stage.cluster.api().apply(&object.build()).unwrap();
@@ -273,5 +273,35 @@ fn a_node_gets_another_address_and_its_pods_are_reached_again() {
             _ => lan(stage, index),
         };
         stage.wait_on("with the new address", address, 1450);
+    }
+}
+
+/// What comes over a connection from an address that has gone is lost on its way, and nothing tells so: the agent must find
+/// that by itself, long before the silence makes it suspicious.
+#[test]
+fn a_node_without_the_address_that_it_asked_the_api_from_hears_of_the_cluster_at_once() {
+    let mut stage = Stage::new("internal-ip", |object, _| object);
+    stage.wait_on("over the LAN", lan, 1450);
+    let node = &stage.cluster.nodes()[0].node;
+    let mut setup = node.setup().unwrap();
+    setup.delete_address(ETH1, second(0)).unwrap();
+    setup.add_address(ETH1, "10.99.0.77/24".parse().unwrap()).unwrap();
+    let api = stage.cluster.lab().address(V4).into();
+    setup.add_route(RouteSpec::via(api, ROUTER, Some(ETH1))).unwrap();
+
+    let moved: IpAddr = "172.30.77.2".parse().unwrap();
+    let object = objects::node("node-2")
+        .pod_cidrs([stage.cluster.nodes()[1].subnet])
+        .internal_ip(moved);
+    stage.cluster.api().apply(&object.build()).unwrap();
+    let mac = vtep_mac("node-2", V4);
+    wait::until(wait::LONG, "the peer's new address", || {
+        stage.view(0).fdb_remote(DEVICE, mac) == Some(moved)
+    })
+    .unwrap();
+    let lost = "goes from 10.99.0.1, which this host has no more";
+    for resource in ["pods", "nodes"] {
+        let parts = [lost, &format!("resource={resource}")];
+        stage.agent(0).expect_log_lines(&parts, 1).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub enum Error {
     /// An answer broke off before its end.
     #[error("the API server's answer broke off")]
     Cut(#[source] Option<kube::Error>),
+    /// The host has lost the address that the connection goes from, so nothing more comes.
+    #[error("the connection to the API server goes from {0}, which this host has no more")]
+    AddressLost(IpAddr),
     /// An answer that is not what the Kubernetes API sends.
     #[error("the API server's answer cannot be read: {0}")]
     Garbage(#[source] serde_json::Error),
@@ -100,7 +104,7 @@ pub enum ErrorKind {
     Server,
     /// Any other error that the API server answers with.
     Refused,
-    /// An answer broke off.
+    /// An answer broke off, or its connection is dead.
     Cut,
     /// An answer that cannot be read.
     Garbage,
@@ -159,7 +163,7 @@ impl Error {
             Self::Refused { code: 401 | 403, .. } => ErrorKind::Denied,
             Self::Refused { code: 500.., .. } => ErrorKind::Server,
             Self::Refused { .. } => ErrorKind::Refused,
-            Self::Cut(_) => ErrorKind::Cut,
+            Self::Cut(_) | Self::AddressLost(_) => ErrorKind::Cut,
             Self::Garbage(_) | Self::NoVersion | Self::TooLong(_) => ErrorKind::Garbage,
         }
     }

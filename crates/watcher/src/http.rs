@@ -3,10 +3,13 @@
 //! kube's own `request` and `request_events` are not used because they log a whole body that they cannot read,
 //! hide an event that was cut off, and drop the header.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use http::Response;
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::connect::HttpInfo;
 use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
@@ -19,19 +22,19 @@ const MAX_STATUS_BYTES: usize = 64 * 1024;
 /// Longest event of a watch: etcd takes objects of 1.5 MiB by default.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Sends a request and gives the body of a good answer. An answer must begin within `patience`.
+/// Sends a request and gives a good answer. An answer must begin within `patience`.
 pub(crate) async fn send(
     client: &Client,
     request: http::Request<Vec<u8>>,
     patience: Duration,
-) -> Result<Body, Error> {
+) -> Result<Response<Body>, Error> {
     let answer = timeout(patience, client.send(request.map(Body::from)))
         .await
         .map_err(|_| Error::Silent(patience))?
         .map_err(Error::Unreachable)?;
     let code = answer.status();
     if code.is_success() {
-        return Ok(answer.into_body());
+        return Ok(answer);
     }
     let seconds = answer
         .headers()
@@ -57,6 +60,8 @@ pub(crate) async fn send(
 
 /// A body, line by line.
 pub(crate) struct Lines {
+    /// The host's address that the connection goes from, where that is known.
+    pub(crate) from: Option<IpAddr>,
     body: Body,
     buffer: Vec<u8>,
     /// Where the next line begins in the buffer.
@@ -66,9 +71,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn new(body: Body) -> Self {
+    pub(crate) fn new(answer: Response<Body>) -> Self {
+        let connection = answer.extensions().get::<HttpInfo>();
         Self {
-            body,
+            from: connection.map(|connection| connection.local_addr().ip()),
+            body: answer.into_body(),
             buffer: Vec::new(),
             start: 0,
             searched: 0,

@@ -5,6 +5,7 @@
 //! [`condition`] are the way back: Kubernetes Events about Nodes and Pods, and this Node's NetworkUnavailable. Nothing
 //! here knows the kernel.
 
+mod addresses;
 mod annotations;
 mod backoff;
 mod client;
@@ -23,6 +24,7 @@ mod stream;
 
 use std::sync::Arc;
 
+pub use addresses::HostAddresses;
 pub use client::{ApiSettings, connect};
 pub use error::{Error, ErrorKind};
 use kube::Client;
@@ -35,10 +37,23 @@ use tokio::sync::mpsc;
 ///
 /// After each complete list, the first and any later one, deletions are sent for what it did not hold, then
 /// [`ClusterEvent::Synced`]. Trouble with the API server ends nothing: it is retried for ever, logged once, and
-/// seen in `status`. Runs until it is dropped; a full channel holds it up.
-pub async fn run(client: Client, node_name: String, events: mpsc::Sender<ClusterEvent>, status: Arc<Status>) {
+/// seen in `status`. A watch over a connection from an address that the host has lost is begun anew at once. Runs until
+/// it is dropped; a full channel holds it up.
+pub async fn run(
+    client: Client,
+    node_name: String,
+    events: mpsc::Sender<ClusterEvent>,
+    status: Arc<Status>,
+    host: HostAddresses,
+) {
     let selector = format!("spec.nodeName={node_name}");
-    let pods = stream::Watch::<Pod>::new(client.clone(), Some(selector), events.clone(), status.clone());
-    let nodes = stream::Watch::<Node>::new(client, None, events, status);
+    let pods = stream::Watch::<Pod>::new(
+        client.clone(),
+        Some(selector),
+        events.clone(),
+        status.clone(),
+        host.clone(),
+    );
+    let nodes = stream::Watch::<Node>::new(client, None, events, status, host);
     tokio::join!(pods.run(), nodes.run());
 }

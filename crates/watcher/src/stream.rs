@@ -1,5 +1,7 @@
 //! One kind of object, watched for ever: list or streaming list, watch, and what follows from each trouble.
 
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use routelet_model::ClusterEvent;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::addresses::HostAddresses;
 use crate::backoff::{Backoff, random};
 use crate::error::{Error, ErrorKind};
 use crate::fold::Fold;
@@ -22,6 +25,9 @@ use crate::status::{Status, WatchState};
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// How long the answer to a watch may take to begin, and a list to go on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same after the host has lost an address, for the first try: other connections kept for use again may have gone from
+/// it as well. Each one that does not answer is given up, and the next try has twice the time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the answer to a list may take to begin: the API server gives itself up to a minute.
 const LIST_PATIENCE: Duration = Duration::from_secs(65);
 /// How long a watch may be silent. API servers send a bookmark a minute; where none comes the connection may
@@ -60,6 +66,9 @@ pub(crate) struct Watch<K: Kind> {
     field_selector: Option<String>,
     events: mpsc::Sender<ClusterEvent>,
     status: Arc<Status>,
+    host: HostAddresses,
+    /// How long the answer to the next watch may take to begin.
+    patience: Duration,
     fold: Fold<K>,
     position: Position,
     streaming: Streaming,
@@ -73,12 +82,15 @@ impl<K: Kind> Watch<K> {
         field_selector: Option<String>,
         events: mpsc::Sender<ClusterEvent>,
         status: Arc<Status>,
+        host: HostAddresses,
     ) -> Self {
         Self {
             client,
             field_selector,
             events,
             status,
+            host,
+            patience: PATIENCE,
             fold: Fold::new(),
             position: Position::Any,
             streaming: Streaming::Untried,
@@ -109,6 +121,10 @@ impl<K: Kind> Watch<K> {
                     continue;
                 }
                 Err(error) => {
+                    self.patience = match error {
+                        Error::AddressLost(_) => FIRST_PATIENCE,
+                        _ => (self.patience * 2).min(PATIENCE),
+                    };
                     self.note(&error);
                     error.retry_after()
                 }
@@ -195,7 +211,7 @@ impl<K: Kind> Watch<K> {
     }
 
     /// Opens a watch; with `initial`, one that begins with all that there is.
-    async fn watch(&self, version: &str, initial: bool) -> Result<Lines, Error> {
+    async fn watch(&mut self, version: &str, initial: bool) -> Result<Lines, Error> {
         let params = WatchParams {
             field_selector: self.field_selector.clone(),
             timeout: Some((WATCH_SECONDS * (1.0 + random())) as u32),
@@ -205,7 +221,9 @@ impl<K: Kind> Watch<K> {
         let request = Request::new(K::PATH)
             .watch(&params, version)
             .map_err(bad_request)?;
-        Ok(Lines::new(http::send(&self.client, request, PATIENCE).await?))
+        let answer = http::send(&self.client, request, self.patience).await?;
+        self.patience = PATIENCE;
+        Ok(Lines::new(answer))
     }
 
     /// Lists without a watch and gives the version to watch from.
@@ -221,7 +239,8 @@ impl<K: Kind> Watch<K> {
             Position::Any | Position::After(_) => params.match_any(),
         };
         let request = Request::new(K::PATH).list(&params).map_err(bad_request)?;
-        let mut body = http::send(&self.client, request, LIST_PATIENCE).await?;
+        let answer = http::send(&self.client, request, LIST_PATIENCE).await?;
+        let mut body = answer.into_body();
         self.begin_list();
         let mut decoder = ListDecoder::default();
         while let Some(piece) = http::next_piece(&mut body, PATIENCE).await? {
@@ -240,9 +259,16 @@ impl<K: Kind> Watch<K> {
 
     /// Follows a watch to its end. `listing`: it begins with all that there is.
     async fn follow(&mut self, mut lines: Lines, mut listing: bool) -> Result<(), Error> {
+        let from = lines.from;
+        let mut lost = pin!(lost(self.host.clone(), from));
         loop {
             let patience = if listing { PATIENCE } else { WATCH_SILENCE };
-            let line = match lines.next(patience).await {
+            let line = tokio::select! {
+                biased;
+                line = lines.next(patience) => line,
+                error = &mut lost => return Err(error),
+            };
+            let line = match line {
                 Ok(Some(line)) => line,
                 Ok(None) if listing => return Err(Error::Cut(None)),
                 Ok(None) => return Ok(()),
@@ -355,6 +381,15 @@ impl<K: Kind> Watch<K> {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Resolves when the host has lost the address that a connection goes from, where that is known.
+async fn lost(host: HostAddresses, from: Option<IpAddr>) -> Error {
+    let Some(from) = from else {
+        return std::future::pending().await;
+    };
+    host.lost(from).await;
+    Error::AddressLost(from)
 }
 
 fn bad_request(error: kube::core::request::Error) -> Error {

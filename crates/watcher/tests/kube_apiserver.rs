@@ -23,7 +23,7 @@ use routelet_lab::{TempDir, agent_rules, skip, wait};
 use routelet_model::{ClusterEvent, Resource, Subject};
 use routelet_netlink::Netns;
 use routelet_watcher::events::{Notice, Publisher, Severity};
-use routelet_watcher::{ApiSettings, ErrorKind, Status};
+use routelet_watcher::{ApiSettings, ErrorKind, HostAddresses, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -184,7 +184,13 @@ async fn the_whole_story(cluster: &Cluster) {
     let status = Arc::new(Status::default());
     let (sender, mut events) = mpsc::channel(100);
     // begins before the server listens, and without permission
-    let watches = routelet_watcher::run(agent.clone(), "n1".to_owned(), sender, status.clone());
+    let watches = routelet_watcher::run(
+        agent.clone(),
+        "n1".to_owned(),
+        sender,
+        status.clone(),
+        HostAddresses::unknown(),
+    );
     let watches = tokio::spawn(watches);
     let ready = || async {
         admin

@@ -10,7 +10,7 @@ use kube::Client;
 use routelet_lab::api::objects::{node, pod};
 use routelet_lab::api::{Api, Fault, Garbage, On, Resource as Kind, Server, Status as ApiStatus, Verb};
 use routelet_model::{ClusterEvent, Resource};
-use routelet_watcher::{ApiSettings, ErrorKind, Status, WatchState};
+use routelet_watcher::{ApiSettings, ErrorKind, HostAddresses, Status, WatchState};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -67,6 +67,7 @@ impl Setup {
             "n1".to_owned(),
             sender,
             status.clone(),
+            HostAddresses::unknown(),
         ));
         Self {
             api,

@@ -11,7 +11,7 @@ use routelet_cni::{Removal, read_leases, remove_lease};
 use routelet_model::{IfName, Resource, given_addresses, host_veth_name};
 use routelet_netlink::Setup;
 use routelet_planner::Planner;
-use routelet_watcher::{Status, WatchState};
+use routelet_watcher::{ErrorKind, Status, WatchState};
 
 use super::NETWORK;
 use super::leaks::{Evidence, HostVeth, Leak, Sightings};
@@ -41,7 +41,7 @@ pub(crate) struct Sweep {
     metrics: Arc<Metrics>,
     host: Option<Setup>,
     sightings: Sightings,
-    /// Troubles of the watch of Pods until the last look.
+    /// Troubles of the watch of Pods until the last look, other than those of one that goes on at once.
     troubles: u64,
     look_at: Option<Instant>,
     /// The failure that was told, as long as it lasts.
@@ -84,7 +84,8 @@ impl Sweep {
         }
         let watch = self.watches.get(Resource::Pods);
         // Who knows which pods there were meanwhile. The time before counts for nothing.
-        let troubles = watch.errors.values().sum();
+        let troubles = watch.errors.iter().filter(|(kind, _)| is_outage(**kind));
+        let troubles = troubles.map(|(_, count)| count).sum();
         if troubles != self.troubles {
             self.troubles = troubles;
             self.sightings.clear();
@@ -180,6 +181,12 @@ impl Sweep {
         }
         self.failing = failure;
     }
+}
+
+/// Whether a watch that met such trouble may have left pods unknown for a while. One that is cut and goes on where it
+/// was, or lists anew at once, has missed nothing; where it cannot, trouble of another kind follows.
+fn is_outage(kind: ErrorKind) -> bool {
+    !matches!(kind, ErrorKind::Cut | ErrorKind::Expired)
 }
 
 /// The plugin's host veths, by what is written on them.

@@ -279,6 +279,7 @@ fn what_was_seen_before_the_api_was_away_counts_for_nothing() {
     let enough = node.stage.sum(RESYNCS) + 2;
     wait::until(wait::LONG, "a look", || node.stage.sum(RESYNCS) >= enough).unwrap();
     let (api, _) = node.stage.cluster.api().memory().unwrap();
+    api.faults().next(1, On::watch(Resource::Pods), Fault::Drop);
     api.faults().cut_watches(Resource::Pods);
     let agent = node.stage.agent();
     agent.wait_log("the API server is back", wait::LONG).unwrap();

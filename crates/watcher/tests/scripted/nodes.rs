@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::server::{Asked, Server, Stream, list, node, told};
 use routelet_model::{ClusterEvent, Resource};
-use routelet_watcher::{ErrorKind, Status, WatchState, WatchStatus};
+use routelet_watcher::{ErrorKind, HostAddresses, Status, WatchState, WatchStatus};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -45,6 +45,7 @@ impl Setup {
             "n1".to_owned(),
             sender,
             status.clone(),
+            HostAddresses::unknown(),
         ));
         let pods = server
             .next(PODS)
