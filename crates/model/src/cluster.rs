@@ -200,5 +200,14 @@ pub enum ClusterEvent {
     /// The Node of this name is gone.
     NodeDeleted(String),
     /// A full list of these has been told, deletions included. Comes after every (re)list.
-    Synced(Resource),
+    Synced(Resource, Source),
+}
+
+/// Where the API server took a list from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A cache, which may lag behind: another server may have told more.
+    Cache,
+    /// The store, or a cache that had caught up with it.
+    Store,
 }

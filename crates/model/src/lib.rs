@@ -16,7 +16,7 @@ mod sysctl;
 
 pub use cluster::{
     ClusterEvent, Flannel, FlannelLease, Node, NodeAddress, NodeAddressKind, NodeOverrides, Pod, PodId,
-    Resource, Subject, Unreadable,
+    Resource, Source, Subject, Unreadable,
 };
 pub use derive::{
     ALIAS_MARK, DEVICE_ALIAS, HOST_VETH_MAC, given_addresses, host_veth_name, pod_gateway, pod_of,

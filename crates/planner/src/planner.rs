@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use routelet_model::{ClusterEvent, Family, Host, Node, Pod, PodId, Resource};
+use routelet_model::{ClusterEvent, Family, Host, Node, Pod, PodId, Resource, Source};
 use rustc_hash::FxBuildHasher;
 
 use crate::claims::Claims;
@@ -29,6 +29,7 @@ pub struct Planner {
     pods: Pods,
     pods_synced: bool,
     nodes_synced: bool,
+    nodes_of_store: bool,
     refusals: BTreeSet<Refusal>,
 }
 
@@ -65,6 +66,7 @@ impl Planner {
             pods: Pods::new(),
             pods_synced: false,
             nodes_synced: false,
+            nodes_of_store: false,
             refusals: BTreeSet::new(),
         }
     }
@@ -89,8 +91,11 @@ impl Planner {
                 );
             }
             ClusterEvent::NodeDeleted(name) => self.follow_node(name, None, plan),
-            ClusterEvent::Synced(Resource::Pods) => self.pods_synced = true,
-            ClusterEvent::Synced(Resource::Nodes) => self.follow_all_nodes_told(plan),
+            ClusterEvent::Synced(Resource::Pods, _) => self.pods_synced = true,
+            ClusterEvent::Synced(Resource::Nodes, source) => {
+                self.nodes_of_store |= source == Source::Store;
+                self.follow_all_nodes_told(plan);
+            }
         }
     }
 
@@ -108,6 +113,12 @@ impl Planner {
             .chain(nodes)
             .chain(self.own.missing().iter().cloned())
             .collect()
+    }
+
+    /// Whether the Nodes have been listed as the API server's store has them. Until then a Node that joined lately may be
+    /// unknown, and what another agent made for it before this one began look like left over.
+    pub fn knows_all_nodes(&self) -> bool {
+        self.nodes_of_store
     }
 
     /// This node's Node, with the pod subnets that are in force.

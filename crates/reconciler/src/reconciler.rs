@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::backoff::{Backoff, Trouble};
 use crate::carrier::{Batch, Carrier};
 use crate::flows::Flows;
-use crate::ownership::pod_veth;
+use crate::ownership::{pod_route_link, pod_veth};
 use crate::table::{Cause, Count, Slot, Table};
 use crate::{Kernel, Ownership, Report};
 
@@ -151,6 +151,22 @@ impl<K: Kernel> Reconciler<K> {
             self.table.forgive_surplus();
             self.table.queue_all();
         }
+    }
+
+    /// Whether that has been allowed.
+    pub fn may_remove(&self) -> bool {
+        self.may_remove
+    }
+
+    /// Whether the kernel is known to have anything of ours that is not wanted, pods' routes aside.
+    pub fn is_anything_left(&self) -> bool {
+        let is_left = |(key, slot): (&Key, &Slot)| {
+            let actual = slot.actual.as_ref().filter(|_| slot.wanted.is_none());
+            actual.is_some_and(|actual| {
+                self.ownership.owns(key, actual) && pod_route_link(key, actual).is_none()
+            })
+        };
+        self.table.iter().any(is_left)
     }
 
     /// Orders a full comparison with the kernel at the next step, and forgets what is of no more use: `now` closes

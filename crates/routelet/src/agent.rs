@@ -85,7 +85,11 @@ pub(crate) async fn run(args: &RunArgs, settings: &Settings, log: LogControl) ->
     }
 
     let (told, cluster) = mpsc::channel(CHANNEL);
-    let inputs = Inputs { cluster, inquiries };
+    let inputs = Inputs {
+        cluster,
+        watches: watches.clone(),
+        inquiries,
+    };
     let story = Story::new(metrics.clone(), publisher);
     let cni = Cni {
         installation: Installation::new(args, configuration),

@@ -18,6 +18,7 @@ use routelet_model::{ClusterEvent, Host, IfName, Key, Kind};
 use routelet_netlink::Kernel;
 use routelet_planner::{Plan, Planner};
 use routelet_reconciler::{Progress, Reconciler};
+use routelet_watcher::Status;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::NotReady;
@@ -45,6 +46,8 @@ const REASONS_AT_MOST: usize = 10;
 pub(crate) struct Inputs {
     /// What the watcher tells.
     pub(crate) cluster: mpsc::Receiver<ClusterEvent>,
+    /// How the watcher's watches stand.
+    pub(crate) watches: Arc<Status>,
     /// Who wants to know how things are.
     pub(crate) inquiries: mpsc::Receiver<Inquiry>,
 }
@@ -72,6 +75,8 @@ pub(crate) struct Dataplane {
     host_addresses: watch::Sender<BTreeSet<IpAddr>>,
     started: Instant,
     ready: bool,
+    /// Whether the API server's store has been asked for the Nodes.
+    asked_store: bool,
 }
 
 impl Dataplane {
@@ -140,6 +145,7 @@ impl Dataplane {
             host_addresses: watch::Sender::default(),
             started,
             ready: false,
+            asked_store: false,
         })
     }
 
@@ -234,9 +240,6 @@ impl Dataplane {
                 self.planner.cluster(event, &mut self.plan);
             }
             let mut more = self.hand_over();
-            if self.planner.missing().is_empty() {
-                self.reconciler.allow_removal();
-            }
             let now = Instant::now();
             self.liveness.busy(now);
             let progress = self.reconciler.step(now);
@@ -249,6 +252,7 @@ impl Dataplane {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "cannot read the host's links and addresses"),
             }
+            more |= self.allow_removal();
             let report = self.reconciler.take_report();
             repaired |= !report.repairs.is_empty();
             self.story.reconciled(report);
@@ -272,6 +276,27 @@ impl Dataplane {
         }
         self.publish();
         wake
+    }
+
+    /// Lets the reconciler take away what is left over, once all that is wanted is known. True where that is new. An agent
+    /// before this one may have known of more Nodes: where something is left over, the API server's store is asked first.
+    fn allow_removal(&mut self) -> bool {
+        if self.reconciler.may_remove() || !self.planner.missing().is_empty() {
+            return false;
+        }
+        if !self.planner.knows_all_nodes() {
+            if self.reconciler.is_in_doubt() {
+                return false;
+            }
+            if self.reconciler.is_anything_left() {
+                if !std::mem::replace(&mut self.asked_store, true) {
+                    self.inputs.watches.ask_store_for_nodes();
+                }
+                return false;
+            }
+        }
+        self.reconciler.allow_removal();
+        true
     }
 
     /// Tells the host's addresses where they are others than before.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use routelet_model::Resource;
+use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind};
 
@@ -13,6 +14,8 @@ use crate::error::{Error, ErrorKind};
 pub struct Status {
     pods: Mutex<WatchStatus>,
     nodes: Mutex<WatchStatus>,
+    /// Asks for the Nodes as the store has them.
+    nodes_of_store: Notify,
 }
 
 /// How one watch stands.
@@ -69,6 +72,19 @@ impl Status {
     /// How the watch of `resource` stands now.
     pub fn get(&self, resource: Resource) -> WatchStatus {
         self.lock(resource).clone()
+    }
+
+    /// Has the Nodes listed once more, as the store has them, as soon as they are watched.
+    pub fn ask_store_for_nodes(&self) {
+        self.nodes_of_store.notify_one();
+    }
+
+    /// Resolves when that is asked for.
+    pub(crate) async fn store_is_asked_for(&self, resource: Resource) {
+        match resource {
+            Resource::Nodes => self.nodes_of_store.notified().await,
+            Resource::Pods => std::future::pending().await,
+        }
     }
 
     fn lock(&self, resource: Resource) -> MutexGuard<'_, WatchStatus> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::core::{Request, Status as ApiStatus};
-use routelet_model::ClusterEvent;
+use routelet_model::{ClusterEvent, Source};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -41,7 +41,8 @@ const HELD: Duration = Duration::from_secs(5);
 /// Where the watch stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Position {
-    /// To be listed, as the server's cache has it.
+    /// To be listed for the first time: as the server's cache has it where a list from the store would cost the store
+    /// dearly, that is, where there are no streaming lists.
     Any,
     /// To be listed, at least as new as this version: an older cache of another server would undo what has
     /// been told.
@@ -74,6 +75,8 @@ pub(crate) struct Watch<K: Kind> {
     streaming: Streaming,
     /// Where an event could not be read: the second time it is skipped.
     unread_after: Option<Position>,
+    /// Since when it has been told of changes, where it is. What failed after a long time did not work so long.
+    working_since: Option<Instant>,
 }
 
 impl<K: Kind> Watch<K> {
@@ -95,6 +98,7 @@ impl<K: Kind> Watch<K> {
             position: Position::Any,
             streaming: Streaming::Untried,
             unread_after: None,
+            working_since: None,
         }
     }
 
@@ -102,9 +106,9 @@ impl<K: Kind> Watch<K> {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let began = Instant::now();
+            self.working_since = None;
             let end = self.session().await;
-            let held = began.elapsed() >= HELD;
+            let held = self.working_since.is_some_and(|since| since.elapsed() >= HELD);
             if held {
                 backoff.reset();
             }
@@ -188,14 +192,14 @@ impl<K: Kind> Watch<K> {
         match self.position.clone() {
             Position::After(version) => {
                 let lines = self.watch(&version, false).await?;
-                self.status.watching(K::RESOURCE);
+                self.watching();
                 self.follow(lines, false).await
             }
             from if self.streaming != Streaming::No => {
+                // Without a version, the server's cache waits until it has all that the store has.
                 let version = match &from {
                     Position::AtLeast(version) => version,
-                    Position::Latest => "",
-                    Position::Any | Position::After(_) => "0",
+                    Position::Any | Position::Latest | Position::After(_) => "",
                 };
                 let lines = self.watch(version, true).await?;
                 self.begin_list();
@@ -204,7 +208,7 @@ impl<K: Kind> Watch<K> {
             from => {
                 let version = self.list(&from).await?;
                 let lines = self.watch(&version, false).await?;
-                self.status.watching(K::RESOURCE);
+                self.watching();
                 self.follow(lines, false).await
             }
         }
@@ -253,7 +257,11 @@ impl<K: Kind> Watch<K> {
             return Err(Error::NoVersion);
         }
         self.check_age(&version)?;
-        self.end_list(version.clone(), false).await;
+        let source = match from {
+            Position::Latest => Source::Store,
+            Position::Any | Position::AtLeast(_) | Position::After(_) => Source::Cache,
+        };
+        self.end_list(version.clone(), source).await;
         Ok(version)
     }
 
@@ -261,12 +269,18 @@ impl<K: Kind> Watch<K> {
     async fn follow(&mut self, mut lines: Lines, mut listing: bool) -> Result<(), Error> {
         let from = lines.from;
         let mut lost = pin!(lost(self.host.clone(), from));
+        let status = self.status.clone();
         loop {
             let patience = if listing { PATIENCE } else { WATCH_SILENCE };
             let line = tokio::select! {
                 biased;
                 line = lines.next(patience) => line,
                 error = &mut lost => return Err(error),
+                () = status.store_is_asked_for(K::RESOURCE), if !listing => {
+                    self.position = Position::Latest;
+                    tracing::info!(resource = %K::RESOURCE, "listing once more, from the API server's store");
+                    return Ok(());
+                }
             };
             let line = match line {
                 Ok(Some(line)) => line,
@@ -293,14 +307,17 @@ impl<K: Kind> Watch<K> {
                         self.check_age(&metadata.resource_version)?;
                         listing = false;
                         self.streaming = Streaming::Yes;
-                        self.end_list(metadata.resource_version.clone(), true).await;
-                        self.status.watching(K::RESOURCE);
+                        self.end_list(metadata.resource_version.clone(), Source::Store)
+                            .await;
+                        self.watching();
                     }
                     metadata.resource_version
                 }
                 Ok(WatchEvent::Error(status)) => return Err(Error::from_status(*status, None)),
                 Err(error) => match serde_json::from_slice::<ApiStatus>(line) {
                     Ok(status) if status.code != 0 => return Err(Error::from_status(status, None)),
+                    // An object that a list lacks counts as gone.
+                    _ if listing => return Err(Error::from_json(error)),
                     _ => {
                         self.skip_if_seen(Error::from_json(error))?;
                         continue;
@@ -326,18 +343,24 @@ impl<K: Kind> Watch<K> {
         Ok(())
     }
 
+    fn watching(&mut self) {
+        self.working_since = Some(Instant::now());
+        self.status.watching(K::RESOURCE);
+    }
+
     fn begin_list(&mut self) {
         self.fold.begin_list();
         self.status.working(K::RESOURCE, WatchState::Listing);
     }
 
-    async fn end_list(&mut self, version: String, streaming: bool) {
+    async fn end_list(&mut self, version: String, source: Source) {
         for event in self.fold.end_list() {
             self.tell(event).await;
         }
         self.position = Position::After(version);
+        let streaming = self.streaming == Streaming::Yes;
         self.status.listed(K::RESOURCE, self.fold.len(), streaming);
-        self.tell(ClusterEvent::Synced(K::RESOURCE)).await;
+        self.tell(ClusterEvent::Synced(K::RESOURCE, source)).await;
     }
 
     async fn apply(&mut self, slim: K::Slim) {

@@ -155,7 +155,7 @@ fn short(event: ClusterEvent) -> String {
         ClusterEvent::PodDeleted(id) => format!("-{id}"),
         ClusterEvent::NodeApplied(node) => format!("+{}", node.name),
         ClusterEvent::NodeDeleted(name) => format!("-{name}"),
-        ClusterEvent::Synced(resource) => resource.to_string(),
+        ClusterEvent::Synced(resource, _) => resource.to_string(),
     }
 }
 

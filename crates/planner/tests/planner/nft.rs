@@ -1,6 +1,6 @@
 //! What the nft table holds, whoever overlaps with whom.
 
-use routelet_model::{ClusterEvent, Key, NftSet, Object, PerFamily, Resource};
+use routelet_model::{ClusterEvent, Key, NftSet, Object, PerFamily, Resource, Source};
 
 use crate::support::*;
 
@@ -240,8 +240,8 @@ fn rules_wait_until_all_nodes_are_told() {
     assert!(world.wanted.contains_key(&Key::NftTable));
     world.node(mk_node("node-b", 1, &["192.168.0.2"], &["10.2.0.0/24"]));
     assert!(!world.wanted.contains_key(&Key::NftRules));
-    world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    world.cluster(ClusterEvent::Synced(Resource::Nodes, Source::Store));
     assert!(world.wanted.contains_key(&Key::NftRules));
-    let again = world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    let again = world.cluster(ClusterEvent::Synced(Resource::Nodes, Source::Store));
     assert!(again.changes.is_empty());
 }

@@ -1,6 +1,6 @@
 //! The tunnel's ends, as they are told to whoever tests the way between them.
 
-use routelet_model::{Family, Resource};
+use routelet_model::{Family, Resource, Source};
 use routelet_planner::{Encapsulation, OverlayChange, OverlayEnd, Plan, Settings};
 
 use crate::support::*;
@@ -77,7 +77,10 @@ fn who_is_reached_without_a_tunnel_has_an_end_where_there_is_one_for_others() {
         world.host(&own_host());
         let own: Plan = world.node(own_node());
         let peer = world.node(node_b(&["10.2.0.0/24", "fd10:2::/64"]));
-        world.cluster(routelet_model::ClusterEvent::Synced(Resource::Nodes));
+        world.cluster(routelet_model::ClusterEvent::Synced(
+            Resource::Nodes,
+            Source::Store,
+        ));
         [own.overlay, peer.overlay].concat()
     };
     assert_eq!(told(Encapsulation::None), []);

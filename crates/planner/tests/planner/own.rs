@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use routelet_model::{
     ClusterEvent, Family, Key, Kind, LinkKind, MacAddr, NodeAddressKind, Object, Resource, RouteTarget,
-    Unreadable,
+    Source, Unreadable,
 };
 use routelet_planner::{Encapsulation, Missing, NoPodNetwork, Notice, Planner, Reason};
 
@@ -165,8 +165,8 @@ fn missing_says_what_is_awaited() {
             own_node_unknown.clone()
         ]
     );
-    world.cluster(ClusterEvent::Synced(Resource::Pods));
-    world.cluster(ClusterEvent::Synced(Resource::Nodes));
+    world.cluster(ClusterEvent::Synced(Resource::Pods, Source::Store));
+    world.cluster(ClusterEvent::Synced(Resource::Nodes, Source::Store));
     assert_eq!(world.planner.missing(), [own_node_unknown]);
     world.node(mk_node(OWN, 100, &[], &[]));
     assert_eq!(

@@ -178,7 +178,7 @@ impl Cluster {
             Fact::Cluster(ClusterEvent::PodDeleted(id)) => {
                 self.pods.remove(&id);
             }
-            Fact::Cluster(ClusterEvent::Synced(_)) => {}
+            Fact::Cluster(ClusterEvent::Synced(..)) => {}
             Fact::Host(host) => self.host = Some(host),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use routelet_model::{
     ClusterEvent, Host, HostLink, IfName, Key, Node, NodeAddress, NodeAddressKind, Object, PerFamily, Pod,
-    PodId, Resource, RouteTarget,
+    PodId, Resource, RouteTarget, Source,
 };
 use routelet_planner::{
     Encapsulation, NftSettings, Notice, Plan, Planner, Reason, Settings, UnderlayRule, VxlanSettings,
@@ -146,8 +146,8 @@ impl World {
         let mut world = Self::empty(settings);
         world.host(&own_host());
         world.node(own_node());
-        world.cluster(ClusterEvent::Synced(Resource::Nodes));
-        world.cluster(ClusterEvent::Synced(Resource::Pods));
+        world.cluster(ClusterEvent::Synced(Resource::Nodes, Source::Store));
+        world.cluster(ClusterEvent::Synced(Resource::Pods, Source::Store));
         assert_eq!(world.planner.missing(), []);
         world
     }

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use routelet_model::{ClusterEvent, Family, IfName, Key, Kind, Object, Resource, RouteTarget};
+use routelet_model::{ClusterEvent, Family, IfName, Key, Kind, Object, Resource, RouteTarget, Source};
 use routelet_netlink::setup::VethEnd;
 use routelet_netlink::{Config, Kernel, Netns, Setup};
 use routelet_planner::{Plan, Planner};
@@ -187,8 +187,8 @@ impl Agent {
 
     /// Tells it that it has been told everything.
     pub(crate) fn tell_synced(&mut self) {
-        self.tell(ClusterEvent::Synced(Resource::Nodes));
-        self.tell(ClusterEvent::Synced(Resource::Pods));
+        self.tell(ClusterEvent::Synced(Resource::Nodes, Source::Store));
+        self.tell(ClusterEvent::Synced(Resource::Pods, Source::Store));
     }
 
     pub(crate) fn tell(&mut self, event: ClusterEvent) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use routelet_lab::api::{Api, Fault, Garbage, On, Resource, Status, Verb};
 use routelet_lab::{Backend, wait};
 
-use crate::support::{ONE_PEER, Stage, peer, peer_object, pod};
+use crate::support::{ONE_PEER, Operations, Stage, peer, peer_object, pod};
 
 const RELISTS: &str = "routelet_watch_relists_total{resource=\"nodes\"}";
 const ERRORS: &str = "routelet_watch_errors_total{resource=\"nodes\"}";
@@ -203,4 +203,32 @@ fn a_stale_list_takes_nothing_away() {
     stage.apply(peer_object(3));
     stage.expect([peer(1), peer(2), peer(3)]);
     stage.expect_operations(&before, &ONE_PEER);
+}
+
+/// Another server's cache may know less than the agent before this one did. What was made for a Node that is missing there
+/// goes only when the store lacks it, too.
+#[test]
+fn a_stale_first_list_takes_nothing_away() {
+    let mut stage = Stage::new(Backend::Memory);
+    let api = stage.api();
+    api.streaming_lists(false);
+    stage.apply(peer_object(1));
+    let old = api.snapshot(Resource::Nodes);
+    stage.apply(peer_object(2));
+    stage.start_agent(&[]);
+    stage.expect([peer(1), peer(2)]);
+
+    stage.cluster.node(0).agent().unwrap().kill().unwrap();
+    api.faults().next(1, On::list(Resource::Nodes), Fault::Stale(old));
+    stage.cluster.node(0).agent().unwrap().restart().unwrap();
+    stage.cluster.wait_ready().unwrap();
+    stage.expect([peer(1), peer(2)]);
+    assert_eq!(stage.operations(), Operations::new());
+
+    stage.cluster.node(0).agent().unwrap().kill().unwrap();
+    stage.delete(peer_object(2));
+    stage.cluster.node(0).agent().unwrap().restart().unwrap();
+    stage.expect([peer(1)]);
+    stage.expect_log_lines(&["listing once more, from the API server's store"], 1);
+    stage.expect_metric(RELISTS, |relists| relists == 1.0);
 }

@@ -138,7 +138,7 @@ async fn a_refused_streaming_list_is_remembered() {
             &[node("a", 5, "10.0.1.0/24"), node("b", 6, "10.0.2.0/24")],
         ));
         let stream = setup.expect(&["watch=true", "resourceVersion=10"]).await.stream();
-        setup.told(&["+a", "+b", "nodes"]).await;
+        setup.told(&["+a", "+b", "nodes of a cache"]).await;
         // version too old: lists anew, as a document at once, at least as new as what is known
         stream.bookmark("15");
         stream.event(
@@ -155,7 +155,7 @@ async fn a_refused_streaming_list_is_remembered() {
         assert!(!asked.line.contains("watch="), "{}", asked.line);
         asked.json(list(20, &[node("b", 6, "10.0.2.0/24")]));
         setup.expect(&["watch=true", "resourceVersion=20"]).await.stream();
-        setup.told(&["-a", "nodes"]).await;
+        setup.told(&["-a", "nodes of a cache"]).await;
         let status = setup.nodes();
         assert!(!status.streaming_list);
         assert_eq!(status.relists, 1);
@@ -176,7 +176,7 @@ async fn a_server_that_ignores_the_parameter_never_ends_the_list() {
     let asked = setup.expect(&["resourceVersion=0"]).await;
     assert!(!asked.line.contains("watch="), "{}", asked.line);
     asked.json(list(10, &[node("a", 5, "10.0.1.0/24")]));
-    setup.told(&["nodes"]).await;
+    setup.told(&["nodes of a cache"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +278,7 @@ async fn half_a_list_deletes_nothing() {
     let both = [node("a", 5, "10.0.1.0/24"), node("b", 6, "10.0.2.0/24")];
     setup.expect(&[]).await.json(list(10, &both));
     let stream = setup.expect(&["watch=true"]).await.stream();
-    setup.told(&["+a", "+b", "nodes"]).await;
+    setup.told(&["+a", "+b", "nodes of a cache"]).await;
     stream.event(
         "ERROR",
         json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
@@ -290,7 +290,7 @@ async fn half_a_list_deletes_nothing() {
         .stream()
         .raw(text[..text.len() * 2 / 3].to_owned());
     setup.expect(&[]).await.json(list(20, &both));
-    setup.told(&["nodes"]).await;
+    setup.told(&["nodes of a cache"]).await;
     assert_eq!(setup.errors(ErrorKind::Cut), 1);
 }
 
@@ -469,4 +469,73 @@ async fn a_server_that_ends_each_watch_at_once_is_not_hammered() {
         "{:?}",
         before.elapsed()
     );
+}
+
+/// What fails after a long time did not work so long: it is asked for ever more rarely, too.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_mute_is_asked_ever_more_rarely() {
+    let (mut setup, nodes) = Setup::new().await;
+    // Not dropped: that would refuse it.
+    let mut mute = vec![nodes];
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let before = Instant::now();
+        mute.push(setup.expect(STREAMING).await);
+        waits.push(before.elapsed() - Duration::from_secs(30));
+    }
+    assert!(waits[0] <= Duration::from_millis(200), "{waits:?}");
+    let last = &waits[10..];
+    assert!(
+        last.iter().all(|wait| *wait >= Duration::from_secs(15)),
+        "{waits:?}"
+    );
+}
+
+/// An object that a list lacks counts as gone: none is skipped there.
+#[tokio::test(start_paused = true)]
+async fn garbage_within_a_list_deletes_nothing() {
+    let (mut setup, stream) = Setup::synced().await;
+    stream.event(
+        "ERROR",
+        json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
+    );
+    for _ in 0..3 {
+        let stream = setup.expect(STREAMING).await.stream();
+        stream.event("ADDED", node("a", 5, "10.0.1.0/24"));
+        stream.raw("{]\n");
+        stream.end_list("20");
+    }
+    let stream = setup.expect(STREAMING).await.stream();
+    stream.event("ADDED", node("a", 5, "10.0.1.0/24"));
+    stream.event("ADDED", node("b", 6, "10.0.2.0/24"));
+    stream.event("ADDED", node("c", 7, "10.0.3.0/24"));
+    stream.end_list("20");
+    setup.told(&["+c", "nodes"]).await;
+    assert_eq!(
+        (setup.errors(ErrorKind::Garbage), setup.nodes().events_skipped),
+        (3, 0)
+    );
+}
+
+/// A first list from a cache may lack what another server has told others; who needs to know asks the store.
+#[tokio::test(start_paused = true)]
+async fn the_store_is_asked_where_a_cache_is_not_enough() {
+    let (mut setup, nodes) = Setup::new().await;
+    nodes.status(422, "Invalid", &[]);
+    let a = node("a", 5, "10.0.1.0/24");
+    setup
+        .expect(&["resourceVersion=0"])
+        .await
+        .json(list(10, std::slice::from_ref(&a)));
+    let _stream = setup.expect(&["watch=true", "resourceVersion=10"]).await.stream();
+    setup.told(&["+a", "nodes of a cache"]).await;
+    setup.status.ask_store_for_nodes();
+    let asked = setup.expect(&[]).await;
+    assert!(
+        !asked.line.contains("resourceVersion=") && !asked.line.contains("watch="),
+        "{}",
+        asked.line
+    );
+    asked.json(list(12, &[a, node("b", 6, "10.0.2.0/24")]));
+    setup.told(&["+b", "nodes"]).await;
 }

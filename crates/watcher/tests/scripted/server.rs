@@ -7,7 +7,7 @@ use http_body_util::StreamBody;
 use http_body_util::combinators::BoxBody;
 use kube::Client;
 use kube::client::Body;
-use routelet_model::{ClusterEvent, Resource};
+use routelet_model::{ClusterEvent, Resource, Source};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -194,8 +194,9 @@ pub(crate) fn short(event: ClusterEvent) -> String {
         ClusterEvent::PodDeleted(id) => format!("-{id}"),
         ClusterEvent::NodeApplied(node) => format!("+{}", node.name),
         ClusterEvent::NodeDeleted(name) => format!("-{name}"),
-        ClusterEvent::Synced(Resource::Pods) => "pods".to_owned(),
-        ClusterEvent::Synced(Resource::Nodes) => "nodes".to_owned(),
+        ClusterEvent::Synced(Resource::Pods, _) => "pods".to_owned(),
+        ClusterEvent::Synced(Resource::Nodes, Source::Store) => "nodes".to_owned(),
+        ClusterEvent::Synced(Resource::Nodes, Source::Cache) => "nodes of a cache".to_owned(),
     }
 }
 

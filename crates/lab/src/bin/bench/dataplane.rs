@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource};
+use routelet_model::{ClusterEvent, Key, Kind, Object, PerFamily, Resource, Source};
 use routelet_netlink::{Config, Kernel};
 use routelet_planner::{Encapsulation, NftSettings, Plan, Planner, Settings, UnderlayRule, VxlanSettings};
 use routelet_reconciler::{Ownership, Progress, Reconciler};
@@ -89,8 +89,8 @@ impl Dataplane {
         };
         dataplane.take([
             ClusterEvent::NodeApplied(crate::peer::node(HERE, OWN_SUBNET, UNDERLAY)),
-            ClusterEvent::Synced(Resource::Nodes),
-            ClusterEvent::Synced(Resource::Pods),
+            ClusterEvent::Synced(Resource::Nodes, Source::Store),
+            ClusterEvent::Synced(Resource::Pods, Source::Store),
         ]);
         dataplane.settle()?;
         let wants_a_device = dataplane.reconciler.count(Kind::Link).wanted > 0;
