@@ -42,6 +42,10 @@ const EVENTS_AT_ONCE: usize = 128;
 /// Refused objects that are named as reasons why the agent is not ready.
 const REASONS_AT_MOST: usize = 10;
 
+/// Why the agent is not ready while `Dataplane::allow_removal` waits.
+const WAITS_FOR_STORE: &str =
+    "what an agent before this one left waits for a list of the Nodes from the API server's store";
+
 /// What comes to the loop from the rest of the agent.
 pub(crate) struct Inputs {
     /// What the watcher tells.
@@ -370,6 +374,9 @@ impl Dataplane {
         let mut reasons: Vec<String> = self.planner.missing().iter().map(ToString::to_string).collect();
         if self.reconciler.is_in_doubt() {
             reasons.push("the kernel's state could not be read yet".to_owned());
+        }
+        if reasons.is_empty() && !self.reconciler.may_remove() {
+            reasons.push(WAITS_FOR_STORE.to_owned());
         }
         let troubles = self
             .reconciler

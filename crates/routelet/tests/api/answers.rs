@@ -219,7 +219,8 @@ fn a_stale_first_list_takes_nothing_away() {
     stage.expect([peer(1), peer(2)]);
 
     stage.cluster.node(0).agent().unwrap().kill().unwrap();
-    api.faults().next(1, On::list(Resource::Nodes), Fault::Stale(old));
+    api.faults()
+        .next(1, On::list(Resource::Nodes), Fault::Stale(old.clone()));
     stage.cluster.node(0).agent().unwrap().restart().unwrap();
     stage.cluster.wait_ready().unwrap();
     stage.expect([peer(1), peer(2)]);
@@ -227,7 +228,21 @@ fn a_stale_first_list_takes_nothing_away() {
 
     stage.cluster.node(0).agent().unwrap().kill().unwrap();
     stage.delete(peer_object(2));
-    stage.cluster.node(0).agent().unwrap().restart().unwrap();
+    api.faults().next(1, On::list(Resource::Nodes), Fault::Stale(old));
+    api.faults().next(1, On::list(Resource::Nodes), Fault::Stall);
+    let agent = stage.cluster.node(0).agent().unwrap();
+    agent.restart().unwrap();
+    wait::until(wait::LONG, "the agent to wait for the store alone", || {
+        agent.get("/readyz").is_ok_and(|response| {
+            response.status == 503
+                && response.body.lines().count() == 1
+                && response.body.contains("from the API server's store")
+        })
+    })
+    .unwrap();
+    stage.expect([peer(1), peer(2)]);
+    api.faults().clear();
+    stage.cluster.wait_ready().unwrap();
     stage.expect([peer(1)]);
     stage.expect_log_lines(&["listing once more, from the API server's store"], 1);
     stage.expect_metric(RELISTS, |relists| relists == 1.0);
