@@ -87,6 +87,22 @@ impl KubeApi {
         }
     }
 
+    /// Ends the server, as when its machine dies; what it holds stays.
+    pub fn kill(&mut self) -> Result<()> {
+        match self {
+            Self::Real(server) => server.kill(),
+            Self::Memory(_, server) => Ok(server.stop()?),
+        }
+    }
+
+    /// Starts the server again.
+    pub fn restart(&mut self) -> Result<()> {
+        match self {
+            Self::Real(server) => server.restart(),
+            Self::Memory(_, server) => Ok(server.start()?),
+        }
+    }
+
     /// The in-memory API, for tests that need its faults or counters.
     pub fn memory(&self) -> Result<(&Api, &Server)> {
         match self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use routelet_model::{Host, IfName, Key, Kind, Object, RouteTarget};
+use routelet_model::{Family, Host, IfName, Key, Kind, Object, RouteTarget};
 use routelet_netlink::{Error, Hint};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -326,6 +326,15 @@ impl<K: Kernel> Reconciler<K> {
     /// Numbers of objects of a kind.
     pub fn count(&self, kind: Kind) -> Count {
         self.table.count(kind)
+    }
+
+    /// How many neighbours of a family the kernel is known to have on our devices.
+    pub fn neighbours(&self, family: Family) -> usize {
+        let is_of = |(key, slot): &(&Key, &Slot)| {
+            matches!(key, Key::Neighbour { address, .. } if Family::of(*address) == family)
+                && slot.actual.is_some()
+        };
+        self.table.of_kind(Kind::Neighbour).filter(is_of).count()
     }
 
     /// Keys that the kernel refuses at present.

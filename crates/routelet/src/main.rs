@@ -21,6 +21,7 @@ mod liveness;
 mod log_level;
 mod logging;
 mod metrics;
+mod neighbour_tables;
 mod node;
 mod overlay_check;
 mod saved_sysctls;

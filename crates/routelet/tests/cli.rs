@@ -66,62 +66,102 @@ fn a_missing_node_name_is_told_by_flag_and_variable() {
     refused(&["run"], &[], &["--node-name <NAME>", "ROUTELET_NODE_NAME"]);
 }
 
+/// Settings of the agent, a value that each refuses, and words of what is allowed.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("ROUTELET_NODE_NAME", "$(NODE_NAME)", "the name of a Node object"),
+    ("ROUTELET_API_SERVER_HOST", "https://10.0.0.1", "without scheme"),
+    ("ROUTELET_API_SERVER_PORT", "0", "from 1 to 65535"),
+    (
+        "ROUTELET_ENCAPSULATION",
+        "gre",
+        "[possible values: vxlan, vxlan-cross-subnet, ipip, ipip-cross-subnet, none]",
+    ),
+    ("ROUTELET_VXLAN_DEVICE", "vxlan/0", "1 to 15"),
+    ("ROUTELET_VXLAN_DEVICE_V6", "", "1 to 15"),
+    ("ROUTELET_VXLAN_VNI", "16777216", "from 0 to 16777215"),
+    ("ROUTELET_VXLAN_PORT", "http", "from 1 to 65535"),
+    ("ROUTELET_MTU", "100", "from 576 to 65535"),
+    ("ROUTELET_INTERFACE_PREFIX", "calico", "1 to 4"),
+    ("ROUTELET_ROUTE_PROTOCOL", "4", "an administrator"),
+    ("ROUTELET_NEXTHOP_OBJECTS", "yes", "[possible values: auto, off]"),
+    (
+        "ROUTELET_ALLOW_ANY_POD_ADDRESS",
+        "1",
+        "[possible values: true, false]",
+    ),
+    ("ROUTELET_RECEIVE_BUFFER", "8M", "from 65536 to 1073741824"),
+    ("ROUTELET_AUDIT_INTERVAL", "0s", "from 1s to 24h"),
+    ("ROUTELET_INSTALL_CNI", "yes", "[possible values: true, false]"),
+    ("ROUTELET_CNI_BIN_DIR", "bin", "an absolute path"),
+    ("ROUTELET_CNI_CONF_DIR", "", "an absolute path"),
+    ("ROUTELET_CNI_CONF_NAME", "net.d/a.conflist", "without '/'"),
+    ("ROUTELET_CNI_LEASE_DIR", "networks", "an absolute path"),
+    ("ROUTELET_CNI_BINARY", "routelet-cni", "an absolute path"),
+    ("ROUTELET_ADMIN_ADDRESS", "localhost", "127.0.0.1:9099"),
+    ("ROUTELET_ADMIN_SOCKET", "routelet.sock", "an absolute path"),
+    ("ROUTELET_LOG_FORMAT", "xml", "[possible values: text, json]"),
+    (
+        "ROUTELET_LOG_LEVEL",
+        "loud",
+        "off, error, warn, info, debug, trace",
+    ),
+    ("ROUTELET_UNDERLAY", "eth0", "interface=NAME"),
+    ("ROUTELET_OVERLAY_CHECK", "1001", "from 1 to 1000"),
+    (
+        "ROUTELET_VXLAN_CHECKSUM_OFFLOAD",
+        "no",
+        "[possible values: auto, on, off]",
+    ),
+    ("ROUTELET_OPEN_FORWARD", "1", "[possible values: true, false]"),
+    ("ROUTELET_NODE_CONDITION", "yes", "[possible values: true, false]"),
+    ("ROUTELET_SAVED_SYSCTLS", "saved", "an absolute path"),
+    ("ROUTELET_MASQUERADE", "off", "[possible values: true, false]"),
+    ("ROUTELET_MASQUERADE_EXCEPT", "10.0.0.1/8", "begins at 10.0.0.0/8"),
+    ("ROUTELET_POD_CIDRS", "10.244.0.0/33", "as in 10.0.0.0/8"),
+    ("ROUTELET_NFT_TABLE", "filter", "have other users"),
+    ("ROUTELET_CNI_SWEEP_AFTER", "0s", "from 1s to 24h"),
+];
+
+/// Settings that take any text: what it leads to is looked at later.
+const FREE: [&str; 1] = ["ROUTELET_KUBECONFIG"];
+
 #[test]
-fn a_wrong_variable_is_told_by_name_with_what_is_allowed() {
-    for (variable, value, allowed) in [
-        ("ROUTELET_NODE_NAME", "$(NODE_NAME)", "the name of a Node object"),
-        ("ROUTELET_API_SERVER_HOST", "https://10.0.0.1", "without scheme"),
-        ("ROUTELET_API_SERVER_PORT", "0", "from 1 to 65535"),
-        (
-            "ROUTELET_ENCAPSULATION",
-            "gre",
-            "[possible values: vxlan, vxlan-cross-subnet, ipip, ipip-cross-subnet, none]",
-        ),
-        ("ROUTELET_VXLAN_DEVICE", "vxlan/0", "1 to 15"),
-        ("ROUTELET_VXLAN_DEVICE_V6", "", "1 to 15"),
-        ("ROUTELET_VXLAN_VNI", "16777216", "from 0 to 16777215"),
-        ("ROUTELET_VXLAN_PORT", "http", "from 1 to 65535"),
-        ("ROUTELET_MTU", "100", "from 576 to 65535"),
-        ("ROUTELET_INTERFACE_PREFIX", "calico", "1 to 4"),
-        ("ROUTELET_ROUTE_PROTOCOL", "4", "an administrator"),
-        ("ROUTELET_NEXTHOP_OBJECTS", "yes", "[possible values: auto, off]"),
-        (
-            "ROUTELET_ALLOW_ANY_POD_ADDRESS",
-            "1",
-            "[possible values: true, false]",
-        ),
-        ("ROUTELET_RECEIVE_BUFFER", "8M", "from 65536 to 1073741824"),
-        ("ROUTELET_AUDIT_INTERVAL", "0s", "from 1s to 24h"),
-        ("ROUTELET_INSTALL_CNI", "yes", "[possible values: true, false]"),
-        ("ROUTELET_CNI_BIN_DIR", "bin", "an absolute path"),
-        ("ROUTELET_CNI_CONF_DIR", "", "an absolute path"),
-        ("ROUTELET_CNI_CONF_NAME", "net.d/a.conflist", "without '/'"),
-        ("ROUTELET_CNI_LEASE_DIR", "networks", "an absolute path"),
-        ("ROUTELET_CNI_BINARY", "routelet-cni", "an absolute path"),
-        ("ROUTELET_ADMIN_ADDRESS", "localhost", "127.0.0.1:9099"),
-        ("ROUTELET_ADMIN_SOCKET", "routelet.sock", "an absolute path"),
-        ("ROUTELET_LOG_FORMAT", "xml", "[possible values: text, json]"),
-        (
-            "ROUTELET_LOG_LEVEL",
-            "loud",
-            "off, error, warn, info, debug, trace",
-        ),
-    ] {
-        let flag = variable
-            .replacen("ROUTELET_", "--", 1)
-            .to_lowercase()
-            .replace('_', "-");
-        let words: &[&str] = if variable == "ROUTELET_NODE_NAME" {
-            &["run"]
-        } else {
-            &["run", "--node-name=node-1"]
+fn a_wrong_value_is_told_by_flag_and_variable_with_what_is_allowed() {
+    for (variable, value, allowed) in REFUSED {
+        let flag = flag_of(variable);
+        let words: &[&str] = match *variable {
+            "ROUTELET_NODE_NAME" => &["run"],
+            _ => &["run", "--node-name=node-1"],
         };
-        refused(
-            words,
-            &[(variable, value)],
-            &[variable, &flag, &format!("'{value}'"), allowed],
-        );
+        let quoted = format!("'{value}'");
+        refused(words, &[(variable, value)], &[variable, &flag, &quoted, allowed]);
+        let given = format!("{flag}={value}");
+        refused(&[words, &[&given]].concat(), &[], &[&flag, &quoted, allowed]);
     }
+}
+
+#[test]
+fn each_setting_of_the_agent_is_among_those() {
+    let (_, help, _) = told(&mut routelet(&["run", "--help"], &[]));
+    let settings: Vec<&str> = help
+        .split("[env: ")
+        .skip(1)
+        .filter_map(|rest| rest.split('=').next())
+        .collect();
+    let tried =
+        |variable: &&str| FREE.contains(variable) || REFUSED.iter().any(|(tried, ..)| tried == variable);
+    let untried: Vec<&str> = settings
+        .iter()
+        .copied()
+        .filter(|variable| !tried(variable))
+        .collect();
+    assert_eq!(untried, Vec::<&str>::new());
+    assert!(settings.len() >= REFUSED.len() + FREE.len(), "{help}");
+}
+
+fn flag_of(variable: &str) -> String {
+    let name = variable.trim_start_matches("ROUTELET_").to_lowercase();
+    format!("--{}", name.replace('_', "-"))
 }
 
 #[test]

@@ -151,6 +151,34 @@ fn no_packet_is_lost_when_nexthop_objects_are_switched() {
     });
 }
 
+/// The API server goes, and is asked again when it is back: its news are followed.
+#[test]
+fn no_packet_is_lost_while_the_api_server_is_away() {
+    let metric = |cluster: &mut Cluster, index: usize, series: &str| {
+        let agent = cluster.node(index).agent().unwrap();
+        agent.metric(series).unwrap()
+    };
+    let mut extra = Vec::new();
+    Pods::new().without_loss(2, |round, cluster| {
+        if round == 0 {
+            cluster.api().kill().unwrap();
+            let failures = "routelet_watch_errors_total{resource=\"nodes\"}";
+            wait::until(wait::LONG, "both agents to miss the API server", || {
+                (0..2).all(|index| metric(cluster, index, failures) >= 2.0)
+            })
+            .unwrap();
+        } else {
+            cluster.api().restart().unwrap();
+            extra.extend((0..2).map(|index| cluster.add_pod(index, &format!("extra-{index}"), 10).unwrap()));
+            wait::until(wait::LONG, "both agents to hear of the new pods", || {
+                (0..2).all(|index| metric(cluster, index, "routelet_pods") == 3.0)
+            })
+            .unwrap();
+        }
+    });
+    assert_eq!(extra.len(), 2);
+}
+
 /// A Node's update that changes nothing that matters, peers that come and go, pods that come and go: none of it is
 /// felt by the others.
 #[test]
