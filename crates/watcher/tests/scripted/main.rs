@@ -7,5 +7,7 @@
 )]
 
 mod events;
-mod nodes;
+mod lists;
 mod server;
+mod setup;
+mod watches;
