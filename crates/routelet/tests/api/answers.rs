@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use routelet_lab::api::{Api, Fault, Garbage, On, Resource, Status, Verb};
+use routelet_lab::api::{Api, Fault, Garbage, On, Resource, Snapshot, Status, Verb};
 use routelet_lab::{Backend, wait};
 
 use crate::support::{ONE_PEER, Operations, Stage, peer, peer_object, pod};
@@ -205,6 +205,20 @@ fn a_stale_list_takes_nothing_away() {
     stage.expect_operations(&before, &ONE_PEER);
 }
 
+/// The server's cache is as it was then: the next list comes from it, and the watch after it does not catch up in time.
+fn lags_behind(api: &Api, then: &Snapshot) {
+    let late = Fault::Slow {
+        bytes: 1 << 16,
+        delay: Duration::from_secs(600),
+    };
+    api.faults()
+        .next(1, On::list(Resource::Nodes), Fault::Stale(then.clone()));
+    let no_streaming_lists = Fault::Status(Status::new(422, "sendInitialEvents is forbidden"));
+    api.faults()
+        .next(1, On::watch(Resource::Nodes), no_streaming_lists);
+    api.faults().next(1, On::watch(Resource::Nodes), late);
+}
+
 /// Another server's cache may know less than the agent before this one did. What was made for a Node that is missing there
 /// goes only when the store lacks it, too.
 #[test]
@@ -216,11 +230,11 @@ fn a_stale_first_list_takes_nothing_away() {
     let old = api.snapshot(Resource::Nodes);
     stage.apply(peer_object(2));
     stage.start_agent(&[]);
+    stage.cluster.wait_ready().unwrap();
     stage.expect([peer(1), peer(2)]);
 
     stage.cluster.node(0).agent().unwrap().kill().unwrap();
-    api.faults()
-        .next(1, On::list(Resource::Nodes), Fault::Stale(old.clone()));
+    lags_behind(&api, &old);
     stage.cluster.node(0).agent().unwrap().restart().unwrap();
     stage.cluster.wait_ready().unwrap();
     stage.expect([peer(1), peer(2)]);
@@ -228,7 +242,7 @@ fn a_stale_first_list_takes_nothing_away() {
 
     stage.cluster.node(0).agent().unwrap().kill().unwrap();
     stage.delete(peer_object(2));
-    api.faults().next(1, On::list(Resource::Nodes), Fault::Stale(old));
+    lags_behind(&api, &old);
     api.faults().next(1, On::list(Resource::Nodes), Fault::Stall);
     let agent = stage.cluster.node(0).agent().unwrap();
     agent.restart().unwrap();
