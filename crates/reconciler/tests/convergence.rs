@@ -4,13 +4,15 @@
 
 mod node;
 
+use node::cluster::underlay_address;
 use node::meddle::Flaws;
-use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, veth};
+use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, settings, veth};
 use proptest::prelude::*;
 use routelet_model::{
-    ClusterEvent, Family, Key, MacAddr, NftRules, NftSet, Object, PerFamily, RouteTarget, Sysctl, SysctlName,
-    host_prefix, vtep_mac,
+    ClusterEvent, Family, Key, Kind, MacAddr, NftRules, NftSet, Object, PerFamily, RouteTarget, Sysctl,
+    SysctlName, host_prefix, vtep_mac,
 };
+use routelet_planner::{Encapsulation, Settings};
 
 /// Size of the receive buffer: enough for any burst here.
 const BUFFER: usize = 4 << 20;
@@ -79,13 +81,6 @@ fn gateway(family: Family, subnet: u8) -> std::net::IpAddr {
     }
 }
 
-fn underlay(family: Family, last: u8) -> std::net::IpAddr {
-    match family {
-        Family::V4 => ip(&format!("192.0.2.{last}")),
-        Family::V6 => ip(&format!("2001:db8::{last}")),
-    }
-}
-
 fn address() -> impl Strategy<Value = (Key, Object)> {
     (family(), 0u8..3, any::<bool>()).prop_map(|(family, subnet, alone)| {
         let address = host_prefix(gateway(family, subnet));
@@ -102,7 +97,10 @@ fn address() -> impl Strategy<Value = (Key, Object)> {
 fn fdb() -> impl Strategy<Value = (Key, Object)> {
     (mac(), 2u8..5).prop_map(|((_, family, mac), last)| {
         let link = device(family);
-        (Key::Fdb { link, mac }, Object::Fdb(underlay(family, last)))
+        (
+            Key::Fdb { link, mac },
+            Object::Fdb(underlay_address(family, last)),
+        )
     })
 }
 
@@ -142,7 +140,7 @@ fn route() -> impl Strategy<Value = (Key, Object)> {
             2 => RouteTarget::Gateway { link, gateway },
             3 => RouteTarget::Gateway {
                 link: name(node::UNDERLAY),
-                gateway: underlay(family, to + 2),
+                gateway: underlay_address(family, to + 2),
             },
             _ => RouteTarget::Blackhole,
         };
@@ -164,7 +162,7 @@ fn foreign_route() -> impl Strategy<Value = (Key, Object)> {
             Object::Route(RouteTarget::Blackhole) => RouteTarget::Blackhole,
             _ => RouteTarget::Gateway {
                 link: name(node::UNDERLAY),
-                gateway: underlay(
+                gateway: underlay_address(
                     if destination.addr().is_ipv4() {
                         Family::V4
                     } else {
@@ -180,7 +178,7 @@ fn foreign_route() -> impl Strategy<Value = (Key, Object)> {
 
 fn foreign_nexthop() -> impl Strategy<Value = (Key, Object)> {
     (family(), 2u8..5).prop_map(|(family, last)| {
-        let (link, gateway) = (name(node::UNDERLAY), underlay(family, last));
+        let (link, gateway) = (name(node::UNDERLAY), underlay_address(family, last));
         (Key::Nexthop { link, gateway }, Object::Nexthop)
     })
 }
@@ -217,7 +215,7 @@ fn nft() -> impl Strategy<Value = (Key, Object)> {
         (Key::nft_element(set, net.trunc()), Object::NftElement)
     });
     let node = (family(), 1u8..6).prop_map(|(family, last)| {
-        let address = host_prefix(underlay(family, last));
+        let address = host_prefix(underlay_address(family, last));
         (Key::nft_element(NftSet::Nodes, address), Object::NftElement)
     });
     let rules = (any::<bool>(), any::<bool>()).prop_map(|(masquerade, ipip)| {
@@ -275,6 +273,19 @@ fn meddle() -> impl Strategy<Value = Meddle> {
     ]
 }
 
+/// In each mode that this kernel is sure to have.
+fn agent_settings() -> impl Strategy<Value = Settings> {
+    let encapsulation = prop_oneof![
+        3 => Just(Encapsulation::Vxlan),
+        2 => Just(Encapsulation::VxlanCrossSubnet),
+        1 => Just(Encapsulation::None),
+    ];
+    (encapsulation, proptest::bool::weighted(0.8)).prop_map(|(encapsulation, nexthop_objects)| Settings {
+        encapsulation,
+        ..settings(nexthop_objects)
+    })
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => cluster_event(),
@@ -297,7 +308,8 @@ fn undisturbed(node: &mut Node, agent: &mut Agent, work: impl FnOnce(&mut Agent)
     let mut before = node.others();
     let replaces = |agent: &Agent, key: &Key| {
         let wanted = agent.wanted.get(key);
-        wanted.is_some_and(|wanted| *wanted != Object::Route(RouteTarget::Blackhole))
+        key.kind() != Kind::Nexthop
+            && wanted.is_some_and(|wanted| *wanted != Object::Route(RouteTarget::Blackhole))
     };
     before.retain(|key, _| !replaces(agent, key));
     work(agent);
@@ -340,14 +352,14 @@ proptest! {
     fn one_reconcile_reaches_the_wanted_state(
         found in proptest::collection::vec(meddle(), 0..40),
         cluster in proptest::collection::vec(cluster_event(), 0..12),
-        nexthop_objects in proptest::bool::weighted(0.8),
+        settings in agent_settings(),
     ) {
         in_netns(move || {
             let mut node = Node::new();
             for meddle in &found {
                 node.meddle(meddle);
             }
-            let mut agent = Agent::start(nexthop_objects, BUFFER);
+            let mut agent = Agent::start_with(settings.clone(), BUFFER);
             for event in &cluster {
                 happen(&mut node, &mut agent, event);
             }
@@ -360,11 +372,11 @@ proptest! {
     #[test]
     fn whatever_happens_the_wanted_state_is_reached(
         events in proptest::collection::vec(event(), 0..40),
-        nexthop_objects in proptest::bool::weighted(0.8),
+        settings in agent_settings(),
     ) {
         in_netns(move || {
             let mut node = Node::new();
-            let mut agent = Agent::start(nexthop_objects, BUFFER);
+            let mut agent = Agent::start_with(settings.clone(), BUFFER);
             agent.tell_synced();
             for event in &events {
                 happen(&mut node, &mut agent, event);

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use routelet_model::{
-    ClusterEvent, IfName, Node, NodeAddress, NodeAddressKind, PerFamily, PodId, host_veth_name,
+    ClusterEvent, Family, IfName, Node, NodeAddress, NodeAddressKind, PerFamily, PodId, host_veth_name,
 };
 use routelet_planner::{Encapsulation, NftSettings, Settings, UnderlayRule, VxlanSettings};
 
 use super::{ip, name, net};
+
+/// Underlay addresses of peers from this number on are in none of the node's networks.
+const AFAR: u8 = 4;
 
 /// What a peer is like: underlay addresses end in `underlay`, pod subnets are number `subnet`.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,16 @@ pub(crate) fn settings(nexthop_objects: bool) -> Settings {
     }
 }
 
+/// The underlay address that ends so.
+pub(crate) fn underlay_address(family: Family, last: u8) -> IpAddr {
+    ip(&match (family, last < AFAR) {
+        (Family::V4, true) => format!("192.0.2.{last}"),
+        (Family::V4, false) => format!("198.51.100.{last}"),
+        (Family::V6, true) => format!("2001:db8::{last}"),
+        (Family::V6, false) => format!("2001:db8:1::{last}"),
+    })
+}
+
 /// This node, with the pod subnets of that number.
 pub(crate) fn own_node(subnet: u8) -> Node {
     let peer = Peer {
@@ -76,17 +89,17 @@ fn pod_id(number: u8) -> PodId {
 impl Peer {
     fn node(self, name: String) -> Node {
         let Self { underlay, subnet, v6 } = self;
-        let address = |text: String| NodeAddress {
+        let address = |address| NodeAddress {
             kind: NodeAddressKind::Internal,
-            address: ip(&text),
+            address,
         };
         let mut node = Node {
             uid: name.clone(),
             name,
             created: 0,
             addresses: vec![
-                address(format!("192.0.2.{underlay}")),
-                address(format!("2001:db8::{underlay}")),
+                address(underlay_address(Family::V4, underlay)),
+                address(underlay_address(Family::V6, underlay)),
             ],
             pod_subnets: vec![net(&format!("10.0.{subnet}.0/24"))],
             overrides: PerFamily::default(),

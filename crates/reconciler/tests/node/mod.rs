@@ -7,7 +7,7 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
-mod cluster;
+pub(crate) mod cluster;
 pub(crate) mod meddle;
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use routelet_model::{ClusterEvent, Family, IfName, Key, Kind, Object, Resource, RouteTarget, Source};
 use routelet_netlink::setup::VethEnd;
 use routelet_netlink::{Config, Kernel, Netns, Setup};
-use routelet_planner::{Plan, Planner};
+use routelet_planner::{Plan, Planner, Settings};
 use routelet_reconciler::{Ownership, Progress, Reconciler, Report};
 
 pub(crate) use cluster::{Peer, Pod, own_node, settings, veth};
@@ -168,6 +168,11 @@ impl Node {
 impl Agent {
     /// An agent that has just started and knows its node, and no pods or peers.
     pub(crate) fn start(nexthop_objects: bool, receive_buffer: usize) -> Self {
+        Self::start_with(settings(nexthop_objects), receive_buffer)
+    }
+
+    /// The same, with these settings.
+    pub(crate) fn start_with(settings: Settings, receive_buffer: usize) -> Self {
         let ownership = Ownership {
             protocol: OURS,
             devices: Family::ALL.map(device).to_vec(),
@@ -176,7 +181,7 @@ impl Agent {
         let now = Instant::now();
         let mut agent = Self {
             reconciler: Reconciler::new(open_ours(receive_buffer), ownership, now),
-            planner: Planner::new(settings(nexthop_objects)),
+            planner: Planner::new(settings),
             wanted: BTreeMap::new(),
             reports: Vec::new(),
             now,
@@ -329,7 +334,8 @@ impl Agent {
                 faults.push(format!("{key}: unwanted, there is {actual}"));
             }
         }
-        for key in others.keys() {
+        // Nexthops of two owners stand side by side, each under its id.
+        for key in others.keys().filter(|key| key.kind() != Kind::Nexthop) {
             let wanted = self
                 .wanted
                 .get(key)
