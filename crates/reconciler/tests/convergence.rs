@@ -5,7 +5,7 @@
 mod node;
 
 use node::meddle::Flaws;
-use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, veth};
+use node::{Agent, By, Meddle, Node, Peer, Pod, device, ip, name, net, own_node, veth, with_programs};
 use proptest::prelude::*;
 use routelet_model::{
     ClusterEvent, Family, Key, MacAddr, NftRules, NftSet, Object, PerFamily, RouteTarget, Sysctl, SysctlName,
@@ -266,6 +266,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
             Meddle::Beside { by, before, key, blackhole }
         }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
+        1 => fdb().prop_filter_map("an FDB entry", |(key, object)| match object {
+            Object::Fdb(remote) => Some(Meddle::FdbToNexthop(key, remote)),
+            _ => None,
+        }),
         2 => setting(),
         1 => (family(), any::<bool>()).prop_map(|(family, on)| {
             let key = Key::ChecksumOffload(device(family));
@@ -342,7 +346,7 @@ proptest! {
         cluster in proptest::collection::vec(cluster_event(), 0..12),
         nexthop_objects in proptest::bool::weighted(0.8),
     ) {
-        in_netns(move || {
+        with_programs(move || {
             let mut node = Node::new();
             for meddle in &found {
                 node.meddle(meddle);
@@ -362,7 +366,7 @@ proptest! {
         events in proptest::collection::vec(event(), 0..40),
         nexthop_objects in proptest::bool::weighted(0.8),
     ) {
-        in_netns(move || {
+        with_programs(move || {
             let mut node = Node::new();
             let mut agent = Agent::start(nexthop_objects, BUFFER);
             agent.tell_synced();

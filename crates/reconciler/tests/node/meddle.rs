@@ -1,12 +1,14 @@
 //! What others do to a node's kernel.
 
+use std::net::IpAddr;
+
 use routelet_model::{
     Family, HOST_VETH_MAC, Key, Kind, Link, LinkKind, MacAddr, Object, Sysctl, Vxlan, vtep_mac,
 };
 use routelet_netlink::setup::{RouteSpec, VethEnd};
 use routelet_netlink::{Kernel, Operation, Verb};
 
-use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, veth};
+use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, run, veth};
 
 /// Someone's deed. One that the kernel refuses, as there is nothing to do it to, is none.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub(crate) enum Meddle {
         key: Key,
         blackhole: bool,
     },
+    /// Makes an FDB entry that leads to a group of nexthops, in place of what is there.
+    FdbToNexthop(Key, IpAddr),
     /// Deletes what is there under the key.
     Delete(By, Key),
     /// Makes a second nexthop, as ours is, for a gateway that may have one.
@@ -140,6 +144,14 @@ impl Node {
                 let route = route.metric(metric).protocol(protocol);
                 let _ = self.setup.add_route_beside(route, *before);
             }
+            Meddle::FdbToNexthop(key, remote) => {
+                // A nexthop, and the group that it is alone in.
+                let (id, group) = if remote.is_ipv4() { (901, 902) } else { (903, 904) };
+                let _ = run(&format!("ip nexthop replace id {id} via {remote} fdb"));
+                let _ = run(&format!("ip nexthop replace id {group} group {id} fdb"));
+                let _ = fdb("del", key, "");
+                let _ = fdb("add", key, &format!("nhid {group}"));
+            }
             Meddle::Delete(by, key) => self.delete(*by, key),
             Meddle::SecondNexthop(key) => self.make_second_nexthop(*key),
             Meddle::WriteSetting(sysctl, value) => {
@@ -200,6 +212,14 @@ impl Node {
         self.delete(By::Foreign, &key);
         ignorant.apply(&create, &mut Vec::new());
     }
+}
+
+/// Has the program bridge do something to an FDB entry.
+fn fdb(deed: &str, key: &Key, words: &str) -> Result<(), String> {
+    let Key::Fdb { link, mac } = key else {
+        return Err(format!("{key} is no FDB entry"));
+    };
+    run(format!("bridge fdb {deed} {mac} dev {link} self permanent {words}").trim())
 }
 
 /// The VXLAN device as this node wants it, but for its flaws.
