@@ -67,6 +67,11 @@ fn flaws() -> impl Strategy<Value = Flaws> {
     )
 }
 
+/// Of a VXLAN device. Not all can be given to one that is there.
+fn option() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("ttl 3"), Just("tos 4"), Just("df set"), Just("maxaddress 1")]
+}
+
 fn mac() -> impl Strategy<Value = (u8, Family, MacAddr)> {
     (0u8..4, family()).prop_map(|(n, family)| (n, family, vtep_mac(&format!("node-{n}"), family)))
 }
@@ -248,6 +253,8 @@ fn meddle() -> impl Strategy<Value = Meddle> {
     let odd_mac = Just(MacAddr([2, 0, 0, 0, 0, 9]));
     prop_oneof![
         2 => (family(), flaws()).prop_map(|(family, flaws)| Meddle::MakeDevice(family, flaws)),
+        1 => (family(), option()).prop_map(|(family, option)| Meddle::MakeOddDevice(family, option)),
+        1 => (family(), option()).prop_map(|(family, option)| Meddle::DeviceOption(family, option)),
         1 => (family(), any::<bool>()).prop_map(|(family, up)| Meddle::SetDevice(family, up)),
         1 => family().prop_map(Meddle::BounceDevice),
         1 => (family(), 1280u32..1500).prop_map(|(family, mtu)| Meddle::DeviceMtu(family, mtu)),

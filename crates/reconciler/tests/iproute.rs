@@ -2,7 +2,7 @@
 
 mod node;
 
-use node::{Agent, Node, Peer, device, run, with_programs};
+use node::{Agent, Meddle, Node, Peer, device, run, with_programs};
 use routelet_model::{Family, vtep_mac};
 
 const BUFFER: usize = 8 << 20;
@@ -65,6 +65,35 @@ fn an_fdb_entry_that_no_replacement_reaches_is_made_anew() {
                 late.settle();
                 assert_eq!(late.faults(|_| false), [""; 0], "at the start: {deed:?}");
             }
+        }
+    });
+}
+
+#[test]
+fn a_device_with_an_option_that_is_never_set_is_made_anew_and_one_without_is_left() {
+    with_programs(|| {
+        let (mut node, mut agent) = with_peer();
+        for family in Family::ALL {
+            let index = |node: &mut Node| node.setup.link(device(family).as_str()).unwrap().unwrap().index;
+            for option in ["maxaddress 1", "ttl 3", "l3miss", "udp6zerocsumrx"] {
+                node.meddle(&Meddle::MakeOddDevice(family, option));
+                let before = index(&mut node);
+                agent.converge(|_| false);
+                assert_ne!(index(&mut node), before, "{option}");
+                assert_rest(&mut agent);
+            }
+            for option in ["ttl 3", "tos 4", "df set"] {
+                let before = index(&mut node);
+                run(&format!("ip link set {} type vxlan {option}", device(family))).unwrap();
+                agent.converge(|_| false);
+                assert_ne!(index(&mut node), before, "{option} in place");
+                assert_rest(&mut agent);
+            }
+            // As ip makes it, so does Calico: no option more.
+            node.meddle(&Meddle::MakeOddDevice(family, ""));
+            let before = index(&mut node);
+            agent.converge(|_| false);
+            assert_eq!(index(&mut node), before);
         }
     });
 }

@@ -15,6 +15,10 @@ use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, n
 pub(crate) enum Meddle {
     /// Makes the VXLAN device, if there is none.
     MakeDevice(Family, Flaws),
+    /// Makes the VXLAN device as it shall be, but for an option more, in place of what is there.
+    MakeOddDevice(Family, &'static str),
+    /// Gives the VXLAN device an option more, as it is.
+    DeviceOption(Family, &'static str),
     /// Sets the VXLAN device up or down.
     SetDevice(Family, bool),
     /// Sets it down and up again at once.
@@ -84,6 +88,21 @@ impl Node {
                     object: flawed_device(*family, *flaws),
                 };
                 self.by(By::Twin, &[create]);
+            }
+            Meddle::MakeOddDevice(family, option) => {
+                let (local, mtu) = match family {
+                    Family::V4 => ("192.0.2.1", 1450),
+                    Family::V6 => ("2001:db8::1", 1430),
+                };
+                let (name, mac) = (device(*family), vtep_mac("node-0", *family));
+                self.setup.delete_link(name.as_str()).unwrap();
+                let _ = run(&format!(
+                    "ip link add {name} up address {mac} mtu {mtu} type vxlan id 4096 dstport 4789 local {local} \
+                     dev {UNDERLAY} nolearning {option}"
+                ));
+            }
+            Meddle::DeviceOption(family, option) => {
+                _ = run(&format!("ip link set {} type vxlan {option}", device(*family)));
             }
             Meddle::SetDevice(family, true) => _ = self.setup.set_up(device(*family).as_str()),
             Meddle::SetDevice(family, false) => _ = self.setup.set_down(device(*family).as_str()),
@@ -234,6 +253,7 @@ fn flawed_device(family: Family, flaws: Flaws) -> Object {
         local: ip(if flaws.local { other } else { local }),
         parent: (!flaws.parent).then(|| name(UNDERLAY)),
         learning: flaws.learning,
+        odd: false,
     };
     let mac = if flaws.mac {
         MacAddr([2, 2, 2, 2, 2, 2])

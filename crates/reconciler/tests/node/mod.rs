@@ -70,7 +70,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 
 /// Runs one of the programs ip and bridge; what it says where it fails.
 pub(crate) fn run(line: &str) -> Result<(), String> {
-    let mut words = line.split(' ');
+    let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     output
