@@ -346,6 +346,8 @@ pub struct Vxlan {
     pub parent: Option<IfName>,
     /// Whether it learns FDB entries from traffic; never wanted.
     pub learning: bool,
+    /// Whether anything else is set on it than the above, as a limit of its FDB; never wanted.
+    pub odd: bool,
 }
 
 impl Object {
@@ -401,6 +403,9 @@ impl fmt::Display for Link {
                 } else {
                     " nolearning"
                 })?;
+                if vxlan.odd {
+                    f.write_str(" with options that the agent never sets")?;
+                }
             }
             LinkKind::Ipip { ours } => f.write_str(if *ours { "ipip" } else { "ipip without our alias" })?,
             LinkKind::Veth => f.write_str("veth")?,

@@ -18,8 +18,14 @@ const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LINK: u16 = 3;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_AGEING: u16 = 8;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_VXLAN_UDP_CSUM: u16 = 18;
+const IFLA_VXLAN_LOCALBYPASS: u16 = 31;
+const IFLA_VXLAN_RESERVED_BITS: u16 = 33;
+/// The last that is known here.
+const IFLA_VXLAN_MC_ROUTE: u16 = 34;
 const IFLA_IPTUN_LOCAL: u16 = 2;
 const IFLA_IPTUN_REMOTE: u16 = 3;
 
@@ -48,6 +54,7 @@ enum SeenKind {
         local: IpAddr,
         parent: Option<u32>,
         learning: bool,
+        odd: bool,
     },
     /// With neither a local nor a remote address.
     Ipip,
@@ -105,6 +112,7 @@ impl SeenLink {
                 local,
                 parent,
                 learning,
+                odd,
             } => {
                 let parent = parent.and_then(|index| links.name(index));
                 LinkKind::Vxlan(Vxlan {
@@ -113,6 +121,7 @@ impl SeenLink {
                     local,
                     parent,
                     learning,
+                    odd,
                 })
             }
             SeenKind::Ipip => LinkKind::Ipip { ours: self.ours },
@@ -162,8 +171,8 @@ fn read_ipip(data: Attributes<'_>) -> Result<SeenKind, Error> {
 }
 
 fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
-    let (mut id, mut udp_port, mut source, mut lower, mut learns) =
-        (0, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, false);
+    let (mut id, mut udp_port, mut source, mut lower, mut learns, mut odd) =
+        (0, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, false, false);
     for attribute in data {
         let attribute = attribute?;
         match attribute.kind {
@@ -172,7 +181,7 @@ fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
             IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => source = attribute.address()?,
             IFLA_VXLAN_LINK => lower = Some(attribute.u32()?).filter(|index| *index != 0),
             IFLA_VXLAN_LEARNING => learns = attribute.u8()? != 0,
-            _ => {}
+            _ => odd |= is_option_set(&attribute),
         }
     }
     Ok(SeenKind::Vxlan {
@@ -181,7 +190,21 @@ fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
         local: source,
         parent: lower,
         learning: learns,
+        odd,
     })
+}
+
+/// Whether an option of a VXLAN device is otherwise than where none is given. What a kernel does not show, as it does not
+/// know it or shows it only where it is set, is not.
+fn is_option_set(option: &Attribute<'_>) -> bool {
+    match option.kind {
+        // They matter to entries that are learned, and to packets with bits in their header that the kernel never sets.
+        IFLA_VXLAN_AGEING | IFLA_VXLAN_RESERVED_BITS => false,
+        IFLA_VXLAN_UDP_CSUM | IFLA_VXLAN_LOCALBYPASS => option.value == [0],
+        // A flag has no value, and is there only where it is set.
+        ..=IFLA_VXLAN_MC_ROUTE => option.value.is_empty() || option.value.iter().any(|byte| *byte != 0),
+        _ => false,
+    }
 }
 
 /// Makes a VXLAN device with all that it shall have, in one message, so that nobody sees it half done and no

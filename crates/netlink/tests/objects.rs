@@ -1,14 +1,21 @@
 //! Each kind of object, in both families: made, read back the same, replaced, deleted, and deleted again.
 
+#![allow(clippy::unwrap_used, reason = "clippy does not take the helpers for tests")]
+
 mod common;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use common::*;
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoVxlan, VxlanDf};
 use routelet_model::{Family, Key, Kind, Link, LinkKind, Object, RouteTarget, Sysctl, SysctlName};
 use routelet_netlink::setup::RouteSpec;
-use routelet_netlink::{Error, Kernel, Setup, Verb};
+use routelet_netlink::{Error, Kernel, Setup, Socket, Verb};
+use rtnetlink::LinkVxlan;
 
 /// What the kernel holds is what was written: nothing more, nothing less, nothing different.
 fn assert_holds(kernel: &mut Kernel, wanted: &[(Key, Object)]) {
@@ -105,6 +112,98 @@ fn a_link_is_brought_to_what_it_shall_be() {
         assert!(veth.1.satisfied_by(&dump(&mut kernel, Kind::Link, None)[&veth.0]));
         let failures = apply(&mut kernel, &[operation(Verb::Create, &veth)]);
         assert!(matches!(failures[0].error, Error::Unsupported(_)));
+    });
+}
+
+/// The VXLAN device of a family, made by someone who has set more than we do; what is seen of it.
+fn seen_with(kernel: &mut Kernel, family: Family, options: &[InfoVxlan]) -> LinkKind {
+    let (name, Object::Link(link)) = (device(family), vxlan(family).1) else {
+        unreachable!()
+    };
+    let LinkKind::Vxlan(vxlan) = link.kind else {
+        unreachable!()
+    };
+    let mut setup = Setup::open().unwrap();
+    let mut device = LinkVxlan::new(name.as_str(), vxlan.vni)
+        .port(vxlan.port)
+        .dev(setup.link("eth0").unwrap().unwrap().index);
+    device = match vxlan.local {
+        IpAddr::V4(local) => device.local(local),
+        IpAddr::V6(local) => device.local6(local),
+    };
+    for option in options {
+        device = device.append_info_data(option.clone());
+    }
+    let create = RouteNetlinkMessage::NewLink(device.build());
+    let made = Socket::open()
+        .unwrap()
+        .request(&create, NLM_F_CREATE | NLM_F_EXCL);
+    made.unwrap_or_else(|error| panic!("{options:?}: {error}"));
+    let mut found = dump(kernel, Kind::Link, Some(name));
+    setup.delete_link(name.as_str()).unwrap();
+    match found.remove(&Key::Link(name)) {
+        Some(Object::Link(link)) => link.kind,
+        found => panic!("{options:?}: {found:?}"),
+    }
+}
+
+#[test]
+fn a_vxlan_device_with_options_that_we_never_set_is_told_from_one_of_ours() {
+    use InfoVxlan::*;
+    // What Calico and flannel say of theirs beyond the address, the parent and the port.
+    let calicos = [
+        Ttl(0),
+        Tos(0),
+        Learning(false),
+        Proxy(false),
+        Rsc(false),
+        L2Miss(false),
+        L3Miss(false),
+        UDPZeroCsumTX(false),
+        UDPZeroCsumRX(false),
+    ];
+    let options = [
+        vec![Ttl(1)],
+        vec![TtlInheritFlag],
+        vec![Tos(1)],
+        vec![Limit(1)],
+        vec![PortRange((50_000, 50_001))],
+        vec![Proxy(true)],
+        vec![Rsc(true)],
+        vec![L2Miss(true)],
+        vec![L3Miss(true)],
+        vec![UDPCsum(false)],
+        vec![UDPZeroCsumTX(true)],
+        vec![UDPZeroCsumRX(true)],
+        vec![RemCsumTX(true)],
+        vec![RemCsumRX(true)],
+        vec![RemCsumNoPartial],
+        vec![Gbp],
+        vec![Df(VxlanDf::Set)],
+        vec![CollectMetadata(true)],
+        vec![CollectMetadata(true), Gpe],
+        vec![CollectMetadata(true), Vnifilter(true)],
+    ];
+    in_netns(|| {
+        make_links();
+        let mut kernel = open();
+        for family in Family::ALL {
+            let Object::Link(ours) = vxlan(family).1 else {
+                unreachable!()
+            };
+            assert_eq!(seen_with(&mut kernel, family, &calicos), ours.kind, "{family}");
+            let (label, remote) = match family {
+                Family::V4 => (None, Group([192, 0, 2, 9].into())),
+                Family::V6 => (Some(vec![Label(7)]), Group6("2001:db8::9".parse().unwrap())),
+            };
+            for given in options.iter().chain(&label).chain(&[vec![remote]]) {
+                let given = [&[Learning(false)], given.as_slice()].concat();
+                let LinkKind::Vxlan(seen) = seen_with(&mut kernel, family, &given) else {
+                    panic!("{given:?}")
+                };
+                assert!(seen.odd, "{given:?}: {seen:?}");
+            }
+        }
     });
 }
 

@@ -207,6 +207,7 @@ fn neighbours_and_forwarding_entries_come_and_go() {
             local: "10.0.0.1".parse().unwrap(),
             parent: Some("a0".parse().unwrap()),
             learning: true,
+            odd: false,
         }),
         mac: Some(MAC),
         mtu: None,

@@ -386,6 +386,7 @@ fn vxlan(settings: &Settings, family: Family, underlay: &Underlay) -> LinkKind {
         local: underlay.local,
         parent: Some(underlay.parent),
         learning: false,
+        odd: false,
     })
 }
 

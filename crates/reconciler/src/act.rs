@@ -188,6 +188,8 @@ impl<K: Kernel> Reconciler<K> {
             (_, None) => Plan::Write(Verb::Create),
             // Someone else's route beside ours is to stay, which a replacement might hit.
             (Object::Route(RouteTarget::Blackhole), Some(_)) => Plan::Write(Verb::Create),
+            // The kernel lets one that leads to a nexthop object be as it is, and says that the replacement went well.
+            (Object::Fdb(_), Some(Object::Foreign { .. })) => Plan::Write(Verb::Create),
             (Object::Route(_), Some(Object::OddRoutes)) => Plan::Write(Verb::Supplant),
             (Object::Route(_), Some(Object::Foreign { .. })) if slot.crowded => Plan::Write(Verb::Supplant),
             (_, Some(_)) => Plan::Write(Verb::Replace),
@@ -341,11 +343,11 @@ impl<K: Kernel> Reconciler<K> {
 }
 
 /// Whether what is there is deleted where another is to be made: a device whose parameters cannot be changed, our own
-/// routes where a blackhole shall be.
+/// routes where a blackhole shall be, an FDB entry of a shape that we never make.
 fn gives_way(old: &Object) -> bool {
     match old {
         Object::Link(old) => matches!(old.kind, LinkKind::Vxlan(_)),
-        Object::Route(_) | Object::OddRoutes => true,
+        Object::Route(_) | Object::OddRoutes | Object::Foreign { .. } => true,
         _ => false,
     }
 }

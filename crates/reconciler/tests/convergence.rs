@@ -6,7 +6,9 @@ mod node;
 
 use node::cluster::underlay_address;
 use node::meddle::Flaws;
-use node::{Agent, By, Meddle, Node, Peer, Pod, device, in_netns, ip, name, net, own_node, settings, veth};
+use node::{
+    Agent, By, Meddle, Node, Peer, Pod, device, ip, name, net, own_node, settings, veth, with_programs,
+};
 use proptest::prelude::*;
 use routelet_model::{
     ClusterEvent, Family, Key, Kind, MacAddr, NftRules, NftSet, Object, PerFamily, RouteTarget, Sysctl,
@@ -67,6 +69,11 @@ fn flaws() -> impl Strategy<Value = Flaws> {
             down,
         },
     )
+}
+
+/// Of a VXLAN device. Not all can be given to one that is there.
+fn option() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("ttl 3"), Just("tos 4"), Just("df set"), Just("maxaddress 1")]
 }
 
 fn mac() -> impl Strategy<Value = (u8, Family, MacAddr)> {
@@ -246,6 +253,8 @@ fn meddle() -> impl Strategy<Value = Meddle> {
     let odd_mac = Just(MacAddr([2, 0, 0, 0, 0, 9]));
     prop_oneof![
         2 => (family(), flaws()).prop_map(|(family, flaws)| Meddle::MakeDevice(family, flaws)),
+        1 => (family(), option()).prop_map(|(family, option)| Meddle::MakeOddDevice(family, option)),
+        1 => (family(), option()).prop_map(|(family, option)| Meddle::DeviceOption(family, option)),
         1 => (family(), any::<bool>()).prop_map(|(family, up)| Meddle::SetDevice(family, up)),
         1 => family().prop_map(Meddle::BounceDevice),
         1 => (family(), 1280u32..1500).prop_map(|(family, mtu)| Meddle::DeviceMtu(family, mtu)),
@@ -264,6 +273,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
             Meddle::Beside { by, before, key, blackhole }
         }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
+        1 => fdb().prop_filter_map("an FDB entry", |(key, object)| match object {
+            Object::Fdb(remote) => Some(Meddle::FdbToNexthop(key, remote)),
+            _ => None,
+        }),
         2 => setting(),
         1 => (family(), any::<bool>()).prop_map(|(family, on)| {
             let key = Key::ChecksumOffload(device(family));
@@ -354,7 +367,7 @@ proptest! {
         cluster in proptest::collection::vec(cluster_event(), 0..12),
         settings in agent_settings(),
     ) {
-        in_netns(move || {
+        with_programs(move || {
             let mut node = Node::new();
             for meddle in &found {
                 node.meddle(meddle);
@@ -374,7 +387,7 @@ proptest! {
         events in proptest::collection::vec(event(), 0..40),
         settings in agent_settings(),
     ) {
-        in_netns(move || {
+        with_programs(move || {
             let mut node = Node::new();
             let mut agent = Agent::start_with(settings.clone(), BUFFER);
             agent.tell_synced();

@@ -110,6 +110,7 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         local,
         parent: Some(name("eth0")),
         learning: false,
+        odd: false,
     };
     let link = Link {
         kind: LinkKind::Vxlan(vxlan),

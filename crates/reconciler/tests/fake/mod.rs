@@ -336,6 +336,7 @@ pub(crate) fn device() -> [(Key, Object); 3] {
             local: [192, 0, 2, 1].into(),
             parent: Some(IfName::new("eth0").unwrap()),
             learning: false,
+            odd: false,
         }),
         mac: Some(routelet_model::vtep_mac("node-0", Family::V4)),
         mtu: Some(1450),

@@ -1,18 +1,24 @@
 //! What others do to a node's kernel.
 
+use std::net::IpAddr;
+
 use routelet_model::{
     Family, HOST_VETH_MAC, Key, Kind, Link, LinkKind, MacAddr, Object, Sysctl, Vxlan, vtep_mac,
 };
 use routelet_netlink::setup::{RouteSpec, VethEnd};
 use routelet_netlink::{Kernel, Operation, Verb};
 
-use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, veth};
+use super::{FOREIGN, Node, OURS, UNDERLAY, add_underlay, add_veth, device, ip, name, open_ours, run, veth};
 
 /// Someone's deed. One that the kernel refuses, as there is nothing to do it to, is none.
 #[derive(Debug, Clone)]
 pub(crate) enum Meddle {
     /// Makes the VXLAN device, if there is none.
     MakeDevice(Family, Flaws),
+    /// Makes the VXLAN device as it shall be, but for an option more, in place of what is there.
+    MakeOddDevice(Family, &'static str),
+    /// Gives the VXLAN device an option more, as it is.
+    DeviceOption(Family, &'static str),
     /// Sets the VXLAN device up or down.
     SetDevice(Family, bool),
     /// Sets it down and up again at once.
@@ -34,6 +40,8 @@ pub(crate) enum Meddle {
         key: Key,
         blackhole: bool,
     },
+    /// Makes an FDB entry that leads to a group of nexthops, in place of what is there.
+    FdbToNexthop(Key, IpAddr),
     /// Deletes what is there under the key.
     Delete(By, Key),
     /// Makes a second nexthop, as ours is, for a gateway that may have one.
@@ -80,6 +88,21 @@ impl Node {
                     object: flawed_device(*family, *flaws),
                 };
                 self.by(By::Twin, &[create]);
+            }
+            Meddle::MakeOddDevice(family, option) => {
+                let (local, mtu) = match family {
+                    Family::V4 => ("192.0.2.1", 1450),
+                    Family::V6 => ("2001:db8::1", 1430),
+                };
+                let (name, mac) = (device(*family), vtep_mac("node-0", *family));
+                self.setup.delete_link(name.as_str()).unwrap();
+                let _ = run(&format!(
+                    "ip link add {name} up address {mac} mtu {mtu} type vxlan id 4096 dstport 4789 local {local} \
+                     dev {UNDERLAY} nolearning {option}"
+                ));
+            }
+            Meddle::DeviceOption(family, option) => {
+                _ = run(&format!("ip link set {} type vxlan {option}", device(*family)));
             }
             Meddle::SetDevice(family, true) => _ = self.setup.set_up(device(*family).as_str()),
             Meddle::SetDevice(family, false) => _ = self.setup.set_down(device(*family).as_str()),
@@ -139,6 +162,14 @@ impl Node {
                 };
                 let route = route.metric(metric).protocol(protocol);
                 let _ = self.setup.add_route_beside(route, *before);
+            }
+            Meddle::FdbToNexthop(key, remote) => {
+                // A nexthop, and the group that it is alone in.
+                let (id, group) = if remote.is_ipv4() { (901, 902) } else { (903, 904) };
+                let _ = run(&format!("ip nexthop replace id {id} via {remote} fdb"));
+                let _ = run(&format!("ip nexthop replace id {group} group {id} fdb"));
+                let _ = fdb("del", key, "");
+                let _ = fdb("add", key, &format!("nhid {group}"));
             }
             Meddle::Delete(by, key) => self.delete(*by, key),
             Meddle::SecondNexthop(key) => self.make_second_nexthop(*key),
@@ -202,6 +233,14 @@ impl Node {
     }
 }
 
+/// Has the program bridge do something to an FDB entry.
+fn fdb(deed: &str, key: &Key, words: &str) -> Result<(), String> {
+    let Key::Fdb { link, mac } = key else {
+        return Err(format!("{key} is no FDB entry"));
+    };
+    run(format!("bridge fdb {deed} {mac} dev {link} self permanent {words}").trim())
+}
+
 /// The VXLAN device as this node wants it, but for its flaws.
 fn flawed_device(family: Family, flaws: Flaws) -> Object {
     let (local, other, mtu) = match family {
@@ -214,6 +253,7 @@ fn flawed_device(family: Family, flaws: Flaws) -> Object {
         local: ip(if flaws.local { other } else { local }),
         parent: (!flaws.parent).then(|| name(UNDERLAY)),
         learning: flaws.learning,
+        odd: false,
     };
     let mac = if flaws.mac {
         MacAddr([2, 2, 2, 2, 2, 2])

@@ -1,7 +1,7 @@
 //! A node in a network namespace of its own: planner and reconciler as the agent joins them, and two others who
 //! meddle with its kernel: one who uses our protocol number, and one who uses another.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     reason = "helpers of tests, which clippy does not take for tests"
@@ -12,6 +12,7 @@ pub(crate) mod meddle;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -45,6 +46,16 @@ pub(crate) fn in_netns(test: impl FnOnce() + Send) {
     }
 }
 
+/// The same where there are the programs that [`run`] runs.
+pub(crate) fn with_programs(test: impl FnOnce() + Send) {
+    for program in ["ip", "bridge"] {
+        if let Err(error) = Command::new(program).arg("-V").output() {
+            routelet_lab::skip!("the program {program} (Debian: iproute2) does not start: {error}");
+        }
+    }
+    in_netns(test);
+}
+
 pub(crate) fn name(text: &str) -> IfName {
     text.parse().unwrap()
 }
@@ -55,6 +66,18 @@ pub(crate) fn net(text: &str) -> IpNet {
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// Runs one of the programs ip and bridge; what it says where it fails.
+pub(crate) fn run(line: &str) -> Result<(), String> {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    output
+        .status
+        .success()
+        .then_some(())
+        .ok_or(format!("{line}: {told}"))
 }
 
 /// The VXLAN device of a family.

@@ -170,6 +170,7 @@ fn what_is_not_ours_stays() {
             local: remote,
             parent: Some(eth0),
             learning: true,
+            odd: false,
         }),
         ..vxlan("other", remote)
     };

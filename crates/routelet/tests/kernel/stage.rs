@@ -435,6 +435,7 @@ fn vxlan_on(parent: IfName, node: &str, local: IpAddr) -> Link {
             local,
             parent: Some(parent),
             learning: false,
+            odd: false,
         }),
         mac: Some(vtep_mac(node, Family::V4)),
         mtu: Some(1450),

@@ -170,6 +170,7 @@ fn vxlans_of_others_are_left_alone() {
             local,
             parent: Some(parent.parse().unwrap()),
             learning: false,
+            odd: false,
         };
         let link = Link {
             kind: LinkKind::Vxlan(vxlan),

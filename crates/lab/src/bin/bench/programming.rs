@@ -278,6 +278,7 @@ impl Place {
             local: UNDERLAY.into(),
             parent: Some(PARENT.parse()?),
             learning: false,
+            odd: false,
         };
         let link = Link {
             kind: LinkKind::Vxlan(vxlan),

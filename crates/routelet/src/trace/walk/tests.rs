@@ -86,6 +86,7 @@ fn observed() -> Observed {
             local: "172.30.0.2".parse().unwrap(),
             parent: Some(name("eth0")),
             learning: false,
+            odd: false,
         }),
         mac: None,
         mtu: Some(1450),

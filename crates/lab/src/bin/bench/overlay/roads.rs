@@ -245,6 +245,7 @@ impl<'a> Member<'a> {
                 local: self.node.address(Family::V4),
                 parent: Some(ETH0.parse()?),
                 learning: false,
+                odd: false,
             }),
             mac: Some(vtep_mac(self.node.name(), Family::V4)),
             mtu: Some(MTU),
