@@ -1,4 +1,5 @@
 //! A real kube-apiserver on its etcd, in the LAN of a lab: with TLS, RBAC and service account tokens, as agents meet it.
+//! Or, in its place, a server of [`crate::api_machinery`].
 //!
 //! There are no controllers: nothing makes default service accounts, nothing assigns pod subnets, nothing collects
 //! garbage. Nodes and Pods are written by [`ApiServer::apply`], their status included.
@@ -17,6 +18,7 @@ use routelet_model::Family;
 use routelet_netlink::Netns;
 use serde_json::{Value, json};
 
+use crate::api_machinery::{self, Tokens};
 use crate::process::Process;
 use crate::{Lab, TempDir, wait};
 
@@ -42,6 +44,8 @@ pub struct ApiServer {
     address: SocketAddr,
     program: PathBuf,
     admin: PathBuf,
+    /// Who may come to the API machinery; kube-apiserver knows that by itself.
+    tokens: Option<Tokens>,
     // Dropped in this order: the server before its etcd, the directory last.
     server: Process,
     _etcd: Process,
@@ -51,15 +55,20 @@ pub struct ApiServer {
 /// The directory of kube-apiserver and etcd: KUBEBUILDER_ASSETS, or ~/.cache/routelet/kube-assets. The error names what
 /// is missing: a reason to skip a test.
 pub fn assets() -> Result<PathBuf> {
-    let directory = match (std::env::var_os(ASSETS), std::env::var_os("HOME")) {
+    find(ASSETS, CACHE, ["etcd", "kube-apiserver"])
+}
+
+/// The directory that `variable` names, else `cache` below the home directory, if it holds the programs.
+pub(crate) fn find(variable: &str, cache: &str, programs: [&str; 2]) -> Result<PathBuf> {
+    let directory = match (std::env::var_os(variable), std::env::var_os("HOME")) {
         (Some(directory), _) => PathBuf::from(directory),
-        (None, Some(home)) => Path::new(&home).join(CACHE),
-        (None, None) => bail!("neither {ASSETS} nor HOME is set"),
+        (None, Some(home)) => Path::new(&home).join(cache),
+        (None, None) => bail!("neither {variable} nor HOME is set"),
     };
-    for program in ["etcd", "kube-apiserver"] {
+    for program in programs {
         if !directory.join(program).is_file() {
             bail!(
-                "no {program} in {}: set {ASSETS} to a directory that holds it",
+                "no {program} in {}: set {variable} to a directory that holds it",
                 directory.display()
             );
         }
@@ -70,14 +79,31 @@ pub fn assets() -> Result<PathBuf> {
 impl ApiServer {
     /// Starts etcd and kube-apiserver in the LAN of `lab`, on its IPv4 address, and waits until they serve.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let assets = assets()?;
         let directory = TempDir::new()?;
-        let address = SocketAddr::new(lab.address(Family::V4), PORT);
-        let ca = write_certificates(&directory, address.ip())?;
         directory.write(
             "tokens.csv",
             format!("{ADMIN_TOKEN},admin,admin,system:masters\n"),
         )?;
+        Self::start_program(lab, directory, &assets()?, "kube-apiserver", None)
+    }
+
+    /// The same with a server of [`crate::api_machinery`] in place of kube-apiserver.
+    pub fn start_machinery(lab: &Lab) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let tokens = Tokens::new(directory.path(), ADMIN_TOKEN)?;
+        let assets = api_machinery::assets()?;
+        Self::start_program(lab, directory, &assets, api_machinery::PROGRAM, Some(tokens))
+    }
+
+    fn start_program(
+        lab: &Lab,
+        directory: TempDir,
+        assets: &Path,
+        program: &str,
+        tokens: Option<Tokens>,
+    ) -> Result<Self> {
+        let address = SocketAddr::new(lab.address(Family::V4), PORT);
+        let ca = write_certificates(&directory, address.ip())?;
         let admin = directory.write("admin.kubeconfig", kubeconfig(address, &ca, ADMIN_TOKEN))?;
 
         let mut command = Command::new(assets.join("etcd"));
@@ -92,13 +118,14 @@ impl ApiServer {
         command.arg(format!("--initial-cluster=default={ETCD_PEERS}"));
         let etcd = Process::start("etcd", lab.netns(), command)?;
 
-        let program = assets.join("kube-apiserver");
-        let server = start_server(&program, lab.netns(), address, directory.path())?;
+        let program = assets.join(program);
+        let server = start_server(&program, lab.netns(), address, directory.path(), tokens.is_some())?;
         let mut this = Self {
             netns: lab.netns().clone(),
             address,
             program,
             admin,
+            tokens,
             server,
             _etcd: etcd,
             directory,
@@ -112,6 +139,11 @@ impl ApiServer {
         self.address
     }
 
+    /// What the server has written since it was last started.
+    pub fn log(&self) -> Vec<String> {
+        self.server.log()
+    }
+
     /// Kills kube-apiserver, as when its machine dies; what it holds stays in etcd.
     pub fn kill(&mut self) -> Result<()> {
         self.server.kill()
@@ -120,7 +152,8 @@ impl ApiServer {
     /// Starts kube-apiserver again, and waits until it serves.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        self.server = start_server(&self.program, &self.netns, self.address, self.directory.path())?;
+        let (directory, is_machinery) = (self.directory.path(), self.tokens.is_some());
+        self.server = start_server(&self.program, &self.netns, self.address, directory, is_machinery)?;
         self.wait_ready()
     }
 
@@ -156,6 +189,17 @@ impl ApiServer {
         self.directory.write(&format!("{name}.kubeconfig"), content)
     }
 
+    /// A kubeconfig with a token that `holder` holds, to whom all is allowed: see [`crate::api_machinery`], and no other
+    /// server takes one.
+    pub fn kubeconfig_of(&self, holder: &Value) -> Result<PathBuf> {
+        let tokens = self.tokens.as_ref();
+        let token = tokens
+            .context("kube-apiserver gives out its tokens by itself: see kubeconfig_for")?
+            .add(holder)?;
+        let content = kubeconfig(self.address, &self.directory.path().join("ca.crt"), &token);
+        self.directory.write(&format!("{token}.kubeconfig"), content)
+    }
+
     /// The object of the same kind and name, as the server has it.
     pub fn get(&self, object: &Value) -> Result<Value> {
         self.request("GET", &path_of(object)?, None)
@@ -189,14 +233,36 @@ impl ApiServer {
         self.with_client(async |client| send(&client, method, path, "application/json", body).await)
     }
 
+    /// The same with the rights of whoever the kubeconfig is for, and a body of this content type.
+    pub fn request_as(
+        &self,
+        kubeconfig: &Path,
+        method: &str,
+        path: &str,
+        content: &str,
+        body: Option<&Value>,
+    ) -> Result<Value> {
+        self.with_client_of(kubeconfig, async |client| {
+            send(&client, method, path, content, body).await
+        })
+    }
+
     /// Does something with a client that is inside the LAN. Each call makes its own connection.
     pub fn with_client<T: Send>(&self, work: impl AsyncFnOnce(Client) -> Result<T> + Send) -> Result<T> {
+        self.with_client_of(&self.admin, work)
+    }
+
+    fn with_client_of<T: Send>(
+        &self,
+        kubeconfig: &Path,
+        work: impl AsyncFnOnce(Client) -> Result<T> + Send,
+    ) -> Result<T> {
         self.netns.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             runtime.block_on(async {
-                let kubeconfig = Kubeconfig::read_from(&self.admin)?;
+                let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
                 let config =
                     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
                 work(Client::try_from(config)?).await
@@ -228,16 +294,30 @@ impl ApiServer {
     }
 }
 
-fn start_server(program: &Path, netns: &Netns, address: SocketAddr, directory: &Path) -> Result<Process> {
+fn start_server(
+    program: &Path,
+    netns: &Netns,
+    address: SocketAddr,
+    directory: &Path,
+    is_machinery: bool,
+) -> Result<Process> {
     let file = |name: &str| directory.join(name).display().to_string();
     let mut command = Command::new(program);
     for (flag, value) in [
         ("etcd-servers", ETCD.to_owned()),
         ("bind-address", address.ip().to_string()),
-        ("advertise-address", address.ip().to_string()),
         ("secure-port", address.port().to_string()),
         ("tls-cert-file", file("server.crt")),
         ("tls-private-key-file", file("server.key")),
+    ] {
+        command.arg(format!("--{flag}={value}"));
+    }
+    if is_machinery {
+        command.args(api_machinery::arguments(directory));
+        return Process::start(api_machinery::PROGRAM, netns, command);
+    }
+    for (flag, value) in [
+        ("advertise-address", address.ip().to_string()),
         // Where it would write certificates of its own.
         ("cert-dir", file("certificates")),
         ("authorization-mode", "RBAC".to_owned()),
@@ -346,7 +426,11 @@ fn path_of(object: &Value) -> Result<String> {
     let required = |pointer: &str| field(pointer).with_context(|| format!("no {pointer} in {object}"));
     let version = required("/apiVersion")?;
     let root = if version.contains('/') { "apis" } else { "api" };
-    let plural = format!("{}s", required("/kind")?.to_lowercase());
+    let kind = required("/kind")?.to_lowercase();
+    let plural = match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{kind}s"),
+    };
     let name = required("/metadata/name")?;
     Ok(match field("/metadata/namespace") {
         Some(namespace) => format!("/{root}/{version}/namespaces/{namespace}/{plural}/{name}"),

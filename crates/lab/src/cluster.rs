@@ -9,7 +9,7 @@ use routelet_model::{Family, PerFamily};
 use serde_json::{Value, json};
 
 use crate::api::{Api, Resource, Server, objects};
-use crate::{Agent, ApiServer, Lab, Node, Pod, TempDir, wait};
+use crate::{Agent, ApiServer, Lab, Node, Pod, TempDir, api_machinery, wait};
 
 /// Port of the in-memory API.
 const PORT: u16 = 6443;
@@ -21,17 +21,20 @@ pub enum Backend {
     Memory,
     /// A real kube-apiserver on a real etcd, with RBAC; see [`crate::apiserver::assets`].
     KubeApiserver,
+    /// A newer server of Kubernetes' own packages on a real etcd, without RBAC; see [`crate::api_machinery`].
+    ApiMachinery,
 }
 
 impl Backend {
-    /// The one that the environment variable `ROUTELET_LAB_API` names (`memory` or `kube-apiserver`), else the
-    /// in-memory one.
+    /// The one that the environment variable `ROUTELET_LAB_API` names (`memory`, `kube-apiserver` or `api-machinery`),
+    /// else the in-memory one.
     pub fn from_env() -> Result<Self> {
         match std::env::var("ROUTELET_LAB_API").as_deref() {
             Err(_) | Ok("memory") => Ok(Self::Memory),
             Ok("kube-apiserver") => Ok(Self::KubeApiserver),
+            Ok("api-machinery") => Ok(Self::ApiMachinery),
             Ok(other) => Err(anyhow!(
-                "ROUTELET_LAB_API={other:?}: it must be memory or kube-apiserver"
+                "ROUTELET_LAB_API={other:?}: it must be memory, kube-apiserver or api-machinery"
             )),
         }
     }
@@ -41,7 +44,7 @@ impl Backend {
 pub enum KubeApi {
     /// The in-memory one, and its server.
     Memory(Api, Server),
-    /// The real one.
+    /// A real one.
     Real(Box<ApiServer>),
 }
 
@@ -107,7 +110,7 @@ impl KubeApi {
     pub fn memory(&self) -> Result<(&Api, &Server)> {
         match self {
             Self::Memory(api, server) => Ok((api, server)),
-            Self::Real(_) => Err(anyhow!("a real kube-apiserver produces no faults on demand")),
+            Self::Real(_) => Err(anyhow!("a real API server produces no faults on demand")),
         }
     }
 }
@@ -143,6 +146,7 @@ pub struct Cluster {
     // Dropped in this order: the agents before the API.
     nodes: Vec<ClusterNode>,
     api: KubeApi,
+    backend: Backend,
     kubeconfig: PathBuf,
     lab: Lab,
     directory: TempDir,
@@ -188,6 +192,11 @@ impl Cluster {
                 let kubeconfig = server.kubeconfig_for("routelet", &agent_rules()?)?;
                 (KubeApi::Real(Box::new(server)), kubeconfig)
             }
+            Backend::ApiMachinery => {
+                let server = ApiServer::start_machinery(&lab)?;
+                let kubeconfig = server.kubeconfig_of(&api_machinery::service_account("routelet", None))?;
+                (KubeApi::Real(Box::new(server)), kubeconfig)
+            }
             Backend::Memory => {
                 let address = SocketAddr::new(lab.address(Family::V4), PORT);
                 let api = Api::new();
@@ -199,6 +208,7 @@ impl Cluster {
         Ok(Self {
             nodes: Vec::new(),
             api,
+            backend,
             kubeconfig,
             lab,
             directory,
@@ -263,9 +273,16 @@ impl Cluster {
         })
     }
 
-    /// Starts the agent of a node.
+    /// Starts the agent of a node. On the API machinery its token is bound to the node, as Kubernetes binds a pod's.
     pub fn start_agent(&mut self, index: usize, arguments: &[&str]) -> Result<()> {
-        let agent = Agent::start(&self.nodes[index].node, &self.kubeconfig, arguments)?;
+        let node = &self.nodes[index].node;
+        let kubeconfig = match &self.api {
+            KubeApi::Real(server) if self.backend == Backend::ApiMachinery => {
+                server.kubeconfig_of(&api_machinery::service_account("routelet", Some(node.name())))?
+            }
+            _ => self.kubeconfig.clone(),
+        };
+        let agent = Agent::start(node, &kubeconfig, arguments)?;
         self.nodes[index].agent = Some(agent);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod api;
+pub mod api_machinery;
 pub mod apiserver;
 pub mod capture;
 mod cluster;
