@@ -22,6 +22,7 @@ const IFLA_VXLAN_AGEING: u16 = 8;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_VXLAN_UDP_CSUM: u16 = 18;
+const IFLA_VXLAN_UDP_ZERO_CSUM6_RX: u16 = 20;
 const IFLA_VXLAN_LOCALBYPASS: u16 = 31;
 const IFLA_VXLAN_RESERVED_BITS: u16 = 33;
 /// The last that is known here.
@@ -199,7 +200,8 @@ fn read_vxlan(data: Attributes<'_>) -> Result<SeenKind, Error> {
 fn is_option_set(option: &Attribute<'_>) -> bool {
     match option.kind {
         // They matter to entries that are learned, and to packets with bits in their header that the kernel never sets.
-        IFLA_VXLAN_AGEING | IFLA_VXLAN_RESERVED_BITS => false,
+        // Who takes packets without checksum takes those with one, too; the agent's first versions set it.
+        IFLA_VXLAN_AGEING | IFLA_VXLAN_UDP_ZERO_CSUM6_RX | IFLA_VXLAN_RESERVED_BITS => false,
         IFLA_VXLAN_UDP_CSUM | IFLA_VXLAN_LOCALBYPASS => option.value == [0],
         // A flag has no value, and is there only where it is set.
         ..=IFLA_VXLAN_MC_ROUTE => option.value.is_empty() || option.value.iter().any(|byte| *byte != 0),
