@@ -75,7 +75,7 @@ fn a_device_with_an_option_that_is_never_set_is_made_anew_and_one_without_is_lef
         let (mut node, mut agent) = with_peer();
         for family in Family::ALL {
             let index = |node: &mut Node| node.setup.link(device(family).as_str()).unwrap().unwrap().index;
-            for option in ["maxaddress 1", "ttl 3", "l3miss", "udp6zerocsumrx"] {
+            for option in ["maxaddress 1", "ttl 3", "l3miss", "udp6zerocsumtx"] {
                 node.meddle(&Meddle::MakeOddDevice(family, option));
                 let before = index(&mut node);
                 agent.converge(|_| false);
