@@ -6,18 +6,22 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result, bail};
 use ipnet::{IpNet, Ipv4Net};
 use nix::libc;
-use routelet_model::{Family, IfName, MacAddr, vtep_mac};
+use routelet_model::{Family, HOST_VETH_MAC, IfName, MacAddr, vtep_mac};
 
 use crate::agent::Rig;
 use crate::api_events::route_of;
 use crate::listener::Change;
 use crate::message::{self, CREATE, Message, NHA_GATEWAY, NHA_ID, NHMSG, REPLACE};
+use crate::nft::{self, NftChange};
 use crate::peer::Peer;
 use crate::programming::DEVICE;
 use crate::raw::{Batch, RawSocket, batches};
 
 /// MTU of the VXLAN device.
 const MTU: u32 = 1450;
+
+/// One that nothing of ours has.
+const OTHER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 /// What someone does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +33,25 @@ pub(crate) enum Damage {
     NeighbourChanged,
     FdbDeleted,
     FdbChanged,
+    NexthopChanged,
     PodRouteDeleted,
+    VethDown,
+    VethMacChanged,
     SysctlChanged,
-    AddressDeleted,
+    NftElementDeleted,
+    BlackholeDeleted,
+    NftRulesDeleted,
+    NftTableDeleted,
+    MacChanged,
     MtuChanged,
+    AddressDeleted,
     DeviceDown,
     DeviceDeleted,
 }
 
 impl Damage {
     /// In this order. What there is only one of comes last.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::NexthopDeleted,
         Self::RouteDeleted,
         Self::RouteChanged,
@@ -47,10 +59,18 @@ impl Damage {
         Self::NeighbourChanged,
         Self::FdbDeleted,
         Self::FdbChanged,
+        Self::NexthopChanged,
         Self::PodRouteDeleted,
+        Self::VethDown,
+        Self::VethMacChanged,
         Self::SysctlChanged,
-        Self::AddressDeleted,
+        Self::NftElementDeleted,
+        Self::BlackholeDeleted,
+        Self::NftRulesDeleted,
+        Self::NftTableDeleted,
+        Self::MacChanged,
         Self::MtuChanged,
+        Self::AddressDeleted,
         Self::DeviceDown,
         Self::DeviceDeleted,
     ];
@@ -64,8 +84,16 @@ impl Damage {
             Self::NeighbourChanged => "neighbour changed",
             Self::FdbDeleted => "FDB entry deleted",
             Self::FdbChanged => "FDB entry changed",
+            Self::NexthopChanged => "nexthop changed",
             Self::PodRouteDeleted => "pod's route deleted",
+            Self::VethDown => "pod's veth down, until its route is back",
+            Self::VethMacChanged => "pod's veth, MAC changed",
             Self::SysctlChanged => "sysctl of a veth changed",
+            Self::NftElementDeleted => "nft element deleted",
+            Self::BlackholeDeleted => "blackhole of the own subnet deleted",
+            Self::NftRulesDeleted => "nft rules of a chain deleted",
+            Self::NftTableDeleted => "nft table deleted",
+            Self::MacChanged => "VXLAN device, MAC changed",
             Self::AddressDeleted => "tunnel address deleted",
             Self::MtuChanged => "VXLAN device, MTU changed",
             Self::DeviceDown => "VXLAN device down, until it is up",
@@ -96,8 +124,21 @@ impl Damage {
     }
 
     /// Whether there is but one such object on a node.
-    pub(crate) fn is_of_device(self) -> bool {
-        matches!(self, Self::MtuChanged) || self.along().is_some()
+    pub(crate) fn is_single(self) -> bool {
+        self.along().is_some()
+            || matches!(
+                self,
+                Self::BlackholeDeleted
+                    | Self::NftRulesDeleted
+                    | Self::NftTableDeleted
+                    | Self::MacChanged
+                    | Self::MtuChanged
+            )
+    }
+
+    /// Whether the raw writer has a repair of it: it writes no nft rules.
+    pub(crate) fn is_repaired_by_raw_writer(self) -> bool {
+        !matches!(self, Self::NftRulesDeleted | Self::NftTableDeleted)
     }
 }
 
@@ -149,6 +190,8 @@ pub(crate) struct Victim<'a> {
     rig: &'a Rig,
     device: u32,
     name: IfName,
+    /// The pod subnet.
+    subnet: Ipv4Net,
     tunnel_address: Ipv4Net,
     /// Numbers of the nexthops by their gateways.
     nexthops: HashMap<Ipv4Addr, u32>,
@@ -172,6 +215,7 @@ impl<'a> Victim<'a> {
             rig,
             device: rig.index(DEVICE)?,
             name: DEVICE.parse()?,
+            subnet,
             tunnel_address: Ipv4Net::new_assert(subnet.network(), 32),
             nexthops,
         })
@@ -195,7 +239,7 @@ impl<'a> Victim<'a> {
                 (harm, route, vec![self.route(peer)?])
             }
             Damage::RouteChanged => {
-                let harm = message::foreign_blackhole(peer.subnet);
+                let harm = message::blackhole(peer.subnet, libc::RTPROT_STATIC);
                 (harm, route, vec![self.route(peer)?])
             }
             Damage::NeighbourDeleted => {
@@ -203,8 +247,7 @@ impl<'a> Victim<'a> {
                 (harm, Change::Neighbour(gateway, mac), vec![self.neighbour(peer)])
             }
             Damage::NeighbourChanged => {
-                let other = MacAddr([2, 0, 0, 0, 0, 9]);
-                let harm = message::neighbour(libc::RTM_NEWNEIGH, replace, device, gateway, other);
+                let harm = message::neighbour(libc::RTM_NEWNEIGH, replace, device, gateway, OTHER_MAC);
                 (harm, Change::Neighbour(gateway, mac), vec![self.neighbour(peer)])
             }
             Damage::FdbDeleted => {
@@ -224,6 +267,55 @@ impl<'a> Victim<'a> {
                     restored,
                     vec![message::route_to(to, veth)],
                 )
+            }
+            Damage::NexthopChanged => {
+                let (id, other) = (self.nexthop(peer)?, Ipv4Addr::new(10, 255, 255, 0));
+                let nexthop = |gateway| message::nexthop(CREATE | REPLACE, id, device, gateway);
+                (nexthop(other), Change::Nexthop(gateway), vec![nexthop(gateway)])
+            }
+            Damage::VethDown => {
+                let (to, veth) = (route_of(pod)?, self.rig.index(pod.host_veth().as_str())?);
+                let repair = vec![message::set_up(veth, true), message::route_to(to, veth)];
+                let restored = Change::Route(to, libc::RTN_UNICAST);
+                (message::set_up(veth, false), restored, repair)
+            }
+            Damage::VethMacChanged => {
+                let veth = self.rig.index(pod.host_veth().as_str())?;
+                let repair = vec![message::set_mac(veth, HOST_VETH_MAC)];
+                let restored = Change::Link {
+                    name: pod.host_veth(),
+                    mac: HOST_VETH_MAC,
+                    mtu: MTU,
+                    up: true,
+                };
+                (message::set_mac(veth, OTHER_MAC), restored, repair)
+            }
+            Damage::NftElementDeleted => {
+                return Ok(Orders {
+                    harm: Act::Messages(vec![nft::delete_subnet(peer.subnet)]),
+                    restored: Change::Nft(NftChange::Element),
+                    repair: Act::Messages(vec![nft::add_subnet(peer.subnet)]),
+                });
+            }
+            Damage::NftRulesDeleted | Damage::NftTableDeleted => {
+                let (harm, restored) = match damage {
+                    Damage::NftRulesDeleted => (nft::delete_rules(), NftChange::Rule),
+                    _ => (nft::delete_table(), NftChange::Table),
+                };
+                return Ok(Orders {
+                    harm: Act::Messages(vec![harm]),
+                    restored: Change::Nft(restored),
+                    repair: Act::Messages(Vec::new()),
+                });
+            }
+            Damage::BlackholeDeleted => {
+                let restored = Change::Route(self.subnet, libc::RTN_BLACKHOLE);
+                let repair = vec![message::blackhole(self.subnet, message::PROTOCOL)];
+                (message::delete_route(self.subnet), restored, repair)
+            }
+            Damage::MacChanged => {
+                let repair = vec![message::set_mac(device, self.mac())];
+                (message::set_mac(device, OTHER_MAC), self.link(), repair)
             }
             Damage::SysctlChanged => {
                 let veth = pod.host_veth();
@@ -323,9 +415,15 @@ impl<'a> Victim<'a> {
     fn link(&self) -> Change {
         Change::Link {
             name: self.name,
+            mac: self.mac(),
             mtu: MTU,
             up: true,
         }
+    }
+
+    /// MAC of the VXLAN device.
+    fn mac(&self) -> MacAddr {
+        vtep_mac(self.rig.cluster.nodes()[0].node.name(), Family::V4)
     }
 
     /// With the number that it has had.
@@ -334,7 +432,7 @@ impl<'a> Victim<'a> {
         let IpAddr::V4(local) = node.address(Family::V4) else {
             bail!("{}: no IPv4 address", node.name())
         };
-        let (mac, parent) = (vtep_mac(node.name(), Family::V4), self.rig.index("eth0")?);
+        let (mac, parent) = (self.mac(), self.rig.index("eth0")?);
         Ok(message::new_vxlan(
             self.device,
             self.name,

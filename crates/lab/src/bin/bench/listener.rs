@@ -7,12 +7,14 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use nix::libc;
+use nix::sys::socket::SockProtocol;
 use routelet_model::{IfName, MacAddr};
 
 use crate::message::{
     DELETE_NEXTHOP, IFADDRMSG, IFINFOMSG, NDMSG, NEW_NEXTHOP, NHA_GATEWAY, NHMSG, RTMSG, Received, messages,
     read_u32,
 };
+use crate::nft::{self, NftChange};
 use crate::raw::RawSocket;
 
 /// Multicast groups (enum rtnetlink_groups) as a mask.
@@ -49,11 +51,14 @@ pub(crate) enum Change {
     /// A link is there.
     Link {
         name: IfName,
+        mac: MacAddr,
         mtu: u32,
         up: bool,
     },
     /// rp_filter of a link.
     RpFilter(u32, u32),
+    /// Something of the agent's nft table is there.
+    Nft(NftChange),
 }
 
 /// A socket that hears of changes in the calling thread's namespace.
@@ -62,7 +67,12 @@ pub(crate) struct Listener(RawSocket);
 
 impl Listener {
     pub(crate) fn open() -> Result<Self> {
-        RawSocket::in_groups(GROUPS).map(Self)
+        RawSocket::in_groups(SockProtocol::NetlinkRoute, GROUPS).map(Self)
+    }
+
+    /// One that hears of nft tables, and of nothing else.
+    pub(crate) fn open_nft() -> Result<Self> {
+        RawSocket::in_groups(SockProtocol::NetlinkNetFilter, nft::GROUP).map(Self)
     }
 
     /// Waits for a change and gives the time when it was received.
@@ -116,6 +126,12 @@ fn read(message: &Received<'_>) -> Option<Change> {
             let name = CStr::from_bytes_until_nul(name).ok()?.to_str().ok()?;
             Some(Change::Link {
                 name: name.parse().ok()?,
+                mac: MacAddr(
+                    message
+                        .attribute(IFINFOMSG, libc::IFLA_ADDRESS)?
+                        .try_into()
+                        .ok()?,
+                ),
                 mtu: message.number(IFINFOMSG, libc::IFLA_MTU)?,
                 up: read_u32(message.payload, 8)? & libc::IFF_UP as u32 != 0,
             })
@@ -127,7 +143,7 @@ fn read(message: &Received<'_>) -> Option<Change> {
                 message.number(NETCONFMSG, NETCONFA_RP_FILTER)?,
             ))
         }
-        _ => None,
+        _ => nft::read(message).map(Change::Nft),
     }
 }
 

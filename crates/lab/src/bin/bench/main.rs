@@ -10,6 +10,7 @@ mod dataplane;
 mod listener;
 mod message;
 mod modes;
+mod nft;
 mod overlay;
 mod peer;
 mod programming;

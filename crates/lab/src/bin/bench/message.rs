@@ -48,7 +48,7 @@ pub(crate) const PROTOCOL: u8 = 80;
 pub(crate) struct Message(pub(crate) Vec<u8>);
 
 impl Message {
-    fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
+    pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
         let mut bytes = vec![0; 16];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
@@ -68,7 +68,7 @@ impl Message {
     }
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
@@ -132,11 +132,11 @@ pub(crate) fn route_to(destination: Ipv4Net, index: u32) -> Message {
         .with(libc::RTA_OIF, &index.to_ne_bytes())
 }
 
-/// A blackhole in the place of a route, as someone else makes it.
-pub(crate) fn foreign_blackhole(destination: Ipv4Net) -> Message {
+/// A blackhole in the place of a route, with this protocol number.
+pub(crate) fn blackhole(destination: Ipv4Net, protocol: u8) -> Message {
     let header = rtmsg(
         destination,
-        libc::RTPROT_STATIC,
+        protocol,
         libc::RT_SCOPE_UNIVERSE,
         libc::RTN_BLACKHOLE,
     );
@@ -202,6 +202,11 @@ pub(crate) fn set_up(index: u32, up: bool) -> Message {
 /// Another MTU for a link.
 pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
     Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, 0, 0)).with(IFLA_MTU, &mtu.to_ne_bytes())
+}
+
+/// Another MAC for a link.
+pub(crate) fn set_mac(index: u32, mac: MacAddr) -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, 0, 0)).with(libc::IFLA_ADDRESS, &mac.0)
 }
 
 /// All IPv4 routes.

@@ -31,12 +31,16 @@ pub(crate) struct RawSocket {
 
 impl RawSocket {
     pub(crate) fn open() -> Result<Self> {
-        Self::in_groups(0)
+        Self::in_groups(SockProtocol::NetlinkRoute, 0)
+    }
+
+    /// One of nf_tables.
+    pub(crate) fn open_nft() -> Result<Self> {
+        Self::in_groups(SockProtocol::NetlinkNetFilter, 0)
     }
 
     /// One that hears the multicast groups of this mask.
-    pub(crate) fn in_groups(groups: u32) -> Result<Self> {
-        let protocol = SockProtocol::NetlinkRoute;
+    pub(crate) fn in_groups(protocol: SockProtocol, groups: u32) -> Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -137,10 +141,18 @@ pub(crate) struct Batch {
     last: u32,
 }
 
-/// Puts messages together.
-pub(crate) fn batches(messages: Vec<Message>) -> Vec<Batch> {
-    let batch = |messages: &[Message]| {
-        let mut batch = Batch {
+impl Batch {
+    /// A message that asks for an answer, between two that do not.
+    pub(crate) fn around(before: &Message, message: Message, after: &Message) -> Self {
+        let Self { bytes, last } = Self::of(&[message]);
+        Self {
+            bytes: [before.0.as_slice(), &bytes, &after.0].concat(),
+            last,
+        }
+    }
+
+    fn of(messages: &[Message]) -> Self {
+        let mut batch = Self {
             bytes: Vec::new(),
             last: messages.len() as u32,
         };
@@ -154,8 +166,12 @@ pub(crate) fn batches(messages: Vec<Message>) -> Vec<Batch> {
             }
         }
         batch
-    };
-    messages.chunks(BATCH).map(batch).collect()
+    }
+}
+
+/// Puts messages together.
+pub(crate) fn batches(messages: Vec<Message>) -> Vec<Batch> {
+    messages.chunks(BATCH).map(Batch::of).collect()
 }
 
 fn errno(payload: &[u8]) -> Errno {

@@ -11,7 +11,7 @@ use crate::Plan;
 use crate::agent::{Rig, pause};
 use crate::api_events::BETWEEN;
 use crate::damage::{Along, Damage, Orders, Victim};
-use crate::listener::Listener;
+use crate::listener::{Change, Listener};
 use crate::raw::RawSocket;
 use crate::report::{LATENCY, Report, Table, Target, grouped, latency};
 use crate::statistics::{Samples, millis};
@@ -61,7 +61,7 @@ pub(crate) fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
             rig.netns().run(|| -> Result<()> {
                 let mut scene = Scene::open(&rig)?;
                 for (damage, times, _) in &mut all {
-                    if damage.is_of_device() && plan.few > WITHOUT_TRUCE {
+                    if damage.is_single() && plan.few > WITHOUT_TRUCE {
                         pause(TRUCE);
                     }
                     scene.sample(plan, *damage, By::Agent, times)?;
@@ -128,6 +128,8 @@ struct Scene<'a> {
     rig: &'a Rig,
     socket: RawSocket,
     listener: Listener,
+    nft_socket: RawSocket,
+    nft_listener: Listener,
 }
 
 impl<'a> Scene<'a> {
@@ -137,12 +139,17 @@ impl<'a> Scene<'a> {
             rig,
             socket: RawSocket::open()?,
             listener: Listener::open()?,
+            nft_socket: RawSocket::open_nft()?,
+            nft_listener: Listener::open_nft()?,
         })
     }
 
     /// Does the damage as often as the plan says.
     fn sample(&mut self, plan: &Plan, damage: Damage, by: By, times: &mut Times) -> Result<()> {
-        let count = if damage.is_of_device() {
+        if by == By::RawWriter && !damage.is_repaired_by_raw_writer() {
+            return Ok(());
+        }
+        let count = if damage.is_single() {
             plan.few
         } else {
             plan.samples
@@ -174,10 +181,14 @@ impl<'a> Scene<'a> {
 
     /// Harms one object, and gives the time from just before that until the kernel tells that it is as it was.
     fn one(&mut self, orders: &Orders, by: By) -> Result<Duration> {
-        self.listener.empty()?;
+        let (socket, listener) = match orders.restored {
+            Change::Nft(_) => (&mut self.nft_socket, &mut self.nft_listener),
+            _ => (&mut self.socket, &mut self.listener),
+        };
+        listener.empty()?;
         let began = Instant::now();
-        carry_out(orders, by, &mut self.socket)?;
-        Ok(self.listener.wait(orders.restored)?.duration_since(began))
+        carry_out(orders, by, socket)?;
+        Ok(listener.wait(orders.restored)?.duration_since(began))
     }
 
     /// The same with what takes the objects of all nodes along; also gives the time until all of them are back.
@@ -186,6 +197,7 @@ impl<'a> Scene<'a> {
             rig,
             socket,
             listener,
+            ..
         } = self;
         listener.empty()?;
         let began = Instant::now();

@@ -196,6 +196,13 @@ impl Cell {
 /// A latency beside that of a raw writer: see [`LATENCY`].
 pub(crate) fn latency(what: &str, nodes: usize, samples: &Samples, raw: &Samples) -> [Cell; 8] {
     let number = |duration| Cell::Number(micros(duration), 0);
+    let raw_number = |duration| {
+        if raw.len() == 0 {
+            Cell::None
+        } else {
+            number(duration)
+        }
+    };
     [
         Cell::Text(what.to_owned()),
         Cell::Count(nodes),
@@ -203,8 +210,8 @@ pub(crate) fn latency(what: &str, nodes: usize, samples: &Samples, raw: &Samples
         number(samples.median()),
         samples.p99().map_or(Cell::None, number),
         number(samples.max()),
-        number(raw.median()),
-        number(raw.max()),
+        raw_number(raw.median()),
+        raw_number(raw.max()),
     ]
 }
 
