@@ -100,10 +100,12 @@ pub(crate) fn commands(page: &str, text: &str) -> Vec<Command> {
                 }
             }
         } else if let Some(code) = line.strip_prefix("    ").map(str::trim) {
-            is_yours = match is_inside {
-                true => is_yours,
-                false => code.starts_with(YOURS),
-            };
+            let is_mark = code.starts_with(YOURS);
+            assert!(
+                !(is_inside && is_mark),
+                "{page}:{number}: this mark begins no block"
+            );
+            is_yours = is_mark || is_inside && is_yours;
             is_inside = true;
             let text = code.trim_end_matches('\\').trim_end();
             match found.last_mut().filter(|_| goes_on) {

@@ -159,6 +159,12 @@ fn other_fences_are_refused() {
 }
 
 #[test]
+#[should_panic(expected = "this mark begins no block")]
+fn a_mark_within_a_block_is_refused() {
+    commands("page.md", "    ip link\n    # yours\n    reboot\n");
+}
+
+#[test]
 #[should_panic(expected = "the command before does not end")]
 fn a_command_that_does_not_end_is_refused() {
     commands("page.md", "    echo 'a\n\n    b'\n");

@@ -192,7 +192,9 @@ fn a_machine_outside_reaches_pods() {
     let lan = pair.cluster.lab().netns();
     let machine = Host::new(lan);
     let [a, _, c] = &pair.pods;
-    for (command, pod) in script.rest_of("docs/outside.md").iter().zip([a, c]) {
+    let commands = script.rest_of("docs/outside.md");
+    assert_eq!(commands.len(), 2);
+    for (command, pod) in commands.iter().zip([a, c]) {
         let address = pod.address(Family::V4).unwrap();
         assert!(!reaches(lan, address), "{address} is reached before");
         machine.run(&command.text);
