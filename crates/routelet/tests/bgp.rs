@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/pages.rs"]
+mod pages;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +17,8 @@ use routelet_lab::{Backend, Cluster, KernelView, Ping, Pod, TempDir, skip, wait}
 use routelet_model::Family;
 use routelet_netlink::Netns;
 use routelet_netlink::setup::{RouteSpec, Setup, VethEnd};
+
+use crate::pages::Script;
 
 /// `RTPROT_BIRD` of linux/rtnetlink.h.
 const BIRD: u8 = 12;
@@ -47,9 +52,9 @@ impl Bird {
         }
     }
 
-    /// Has it end as docs/bgp.md says: it tells the router that it will be back.
-    fn stop_for_restart(&mut self) {
-        self.ask("graceful restart");
+    /// Has it end by a command of birdc: it tells the router that it will be back.
+    fn stop_for_restart(&mut self, command: &str) {
+        self.ask(command.strip_prefix("birdc ").unwrap());
         self.process.wait_exit(wait::LONG).unwrap();
     }
 
@@ -329,6 +334,8 @@ fn neither_restarts_of_the_agent_nor_of_bird_lose_a_packet() {
     // Two nodes of the other rack, in two families.
     wait::until(wait::LONG, "all routes", || racks.routes_of_bird(0).len() == 4).unwrap();
     let before = racks.routes_of_bird(0);
+    let mut script = Script::of("bgp.rs: neither_restarts_of_the_agent_nor_of_bird_lose_a_packet");
+    let restart = script.take("birdc graceful restart");
     for index in [0, 2] {
         let agent = racks.cluster.node(index).agent().unwrap();
         assert!(agent.stop().unwrap().success());
@@ -338,7 +345,7 @@ fn neither_restarts_of_the_agent_nor_of_bird_lose_a_packet() {
         agent.wait_ready(wait::LONG).unwrap();
         flow();
         let bird = &mut racks.birds[index];
-        bird.stop_for_restart();
+        bird.stop_for_restart(&restart.text);
         flow();
         bird.start_again(&racks.router);
         flow();

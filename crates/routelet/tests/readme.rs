@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/pages.rs"]
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,9 +14,7 @@ use routelet_lab::process::Process;
 use routelet_lab::{Backend, Cluster, KubeApi, TempDir, wait};
 use routelet_netlink::Netns;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// What commands begin with; other indented lines are what they print.
-const PROGRAMS: [&str; 4] = ["cargo ", "helm ", "routelet ", "$ "];
+use crate::pages::{ROOT, Script};
 
 /// The directory that this was built into.
 fn target() -> PathBuf {
@@ -27,22 +28,6 @@ const BUILT: &str = r#"
     find debug release */debug */release \( -name incremental -o -path 'upgrade/*' -o -path 'kernels/*' \) -prune -o -type f \
       \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name '*.d' -o -path '*/.fingerprint/*' -o -path '*/build/*' \) \
       -print0 2>/dev/null | tar --null --no-recursion -T - -cf - | tar -xf - -C "$CLONE""#;
-
-/// The README's commands, each with the line that follows it.
-fn commands(readme: &str) -> Vec<(String, String)> {
-    let mut lines = readme.lines().peekable();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next() {
-        let Some(code) = line.strip_prefix("    ") else {
-            continue;
-        };
-        if PROGRAMS.iter().any(|program| code.starts_with(program)) {
-            let next = lines.peek().map_or("", |next| next.trim()).to_owned();
-            found.push((code.to_owned(), next));
-        }
-    }
-    found
-}
 
 /// Runs a line of the shell in the clone, and in a namespace where that is given; it must succeed.
 fn run(line: &str, clone: &Path, netns: Option<&Netns>, variables: &[(&str, &Path)]) -> String {
@@ -80,16 +65,17 @@ fn each_command_of_the_readme_works_in_its_order() {
     let admin = server.admin_kubeconfig().to_owned();
     let node = cluster.nodes()[0].node.netns().clone();
     let mut agent = None;
-    let mut followed = Vec::new();
-    for (command, printed) in commands(&readme) {
+    let mut script = Script::of("readme.rs: each_command_of_the_readme_works_in_its_order");
+    for pages::Command {
+        text: command, shown, ..
+    } in script.rest_of("README.md")
+    {
         let words: Vec<_> = command.split(' ').collect();
         match words[..] {
             // Not all tests again within one of them, and no figures that take minutes.
             ["cargo", "xtask", "test"] => {
                 drop(run(&format!("{command} -p routelet-model"), &clone, None, &[]))
             }
-            // .ci/run has a step of its own for this.
-            ["cargo", "xtask", "test", "--kernel", series] => assert!(series.starts_with("6.")),
             ["cargo", "xtask", "bench"] => {
                 drop(run(&format!("{command} --quick --only start"), &clone, None, &[]));
             }
@@ -124,14 +110,12 @@ fn each_command_of_the_readme_works_in_its_order() {
                 started.wait_log("in sync", wait::LONG).unwrap();
                 agent = Some(started);
             }
-            ["$", "curl", ..] => {
+            ["curl", ..] => {
                 assert!(agent.as_mut().unwrap().is_running());
-                let told = run(&command[2..], &clone, Some(&node), &[]);
-                assert_eq!(told.trim(), printed);
+                let told = run(&command, &clone, Some(&node), &[]);
+                assert_eq!(told.lines().collect::<Vec<_>>(), shown);
             }
             _ => panic!("no one has followed {command}"),
         }
-        followed.push(words[..2].join(" "));
     }
-    assert!(followed.len() >= 7, "{followed:?}");
 }

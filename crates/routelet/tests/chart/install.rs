@@ -8,6 +8,7 @@ use routelet_lab::{ApiServer, Lab, apiserver, skip, wait};
 use serde_json::{Value, json};
 
 use crate::helm::{CHART, is_missing, kubectl};
+use crate::pages::{ROOT, Script};
 
 const NAMESPACE: &str = "/api/v1/namespaces/kube-system";
 const APPS: &str = "/apis/apps/v1/namespaces/kube-system";
@@ -25,15 +26,20 @@ impl Stage {
         Self { lab, server }
     }
 
-    /// A program with the admin's kubeconfig, inside the LAN.
+    /// A program with the admin's kubeconfig, inside the LAN, in the root of the source.
     fn start(&self, program: &Path, arguments: &[&str]) -> Process {
         let mut command = Command::new(program);
-        command.arg("--kubeconfig").arg(self.server.admin_kubeconfig());
-        command.args(["--namespace", "kube-system"]).args(arguments);
+        command.current_dir(ROOT).args(arguments);
+        command.env("KUBECONFIG", self.server.admin_kubeconfig());
         // Where it would keep what it has learnt of this server.
         let home = self.server.admin_kubeconfig().parent().unwrap();
         command.env("HOME", home);
         Process::start("helm", self.lab.netns(), command).unwrap()
+    }
+
+    /// The same of a command line.
+    fn start_line(&self, line: &str) -> Process {
+        self.start(Path::new("sh"), &["-euc", line])
     }
 
     fn helm(&self, arguments: &[&str]) -> Vec<String> {
@@ -71,27 +77,6 @@ impl Stage {
     }
 }
 
-/// The commands of docs/install.md that are not marked as the reader's own.
-fn documented() -> Vec<&'static str> {
-    let (mut commands, mut in_block, mut is_yours) = (Vec::new(), false, false);
-    for line in include_str!("../../../../docs/install.md").lines() {
-        let Some(code) = line.strip_prefix("    ") else {
-            in_block = false;
-            continue;
-        };
-        is_yours = if in_block {
-            is_yours
-        } else {
-            code.starts_with("# yours")
-        };
-        in_block = true;
-        if !is_yours {
-            commands.push(code);
-        }
-    }
-    commands
-}
-
 fn finish(mut process: Process) -> Vec<String> {
     let status = process.wait_exit(wait::LONG).unwrap();
     assert!(status.success(), "{:?}", process.log());
@@ -99,7 +84,7 @@ fn finish(mut process: Process) -> Vec<String> {
 }
 
 #[test]
-fn helm_installs_upgrades_and_uninstalls() {
+fn helm_installs_and_upgrades() {
     if is_missing() {
         skip!("helm is not installed");
     }
@@ -107,24 +92,8 @@ fn helm_installs_upgrades_and_uninstalls() {
         skip!("{reason}");
     }
     let stage = Stage::new();
-    let commands = documented();
-    // The image is made by a test of its own.
-    assert_eq!(commands[0], "cargo xtask image");
-    let helm = |command: &str| {
-        let words: Vec<_> = command
-            .split(' ')
-            .map(|word| if word == "charts/routelet" { CHART } else { word })
-            .collect();
-        assert_eq!(words[0], "helm", "{command} is run by no test");
-        stage.helm(&words[1..])
-    };
-    let [install, upgrade, uninstall] = commands[1..] else {
-        panic!("{commands:?}");
-    };
-    let readme = include_str!("../../../../README.md");
-    assert!(readme.contains(&format!("    cargo xtask image\n    {install}\n")));
-
-    let told = helm(install);
+    let mut script = Script::of("chart/install.rs: helm_installs_and_upgrades");
+    let told = finish(stage.start_line(&script.take("helm install").text));
     assert!(
         told.iter()
             .any(|line| line.contains("rollout status daemonset/routelet")),
@@ -149,11 +118,13 @@ fn helm_installs_upgrades_and_uninstalls() {
         ])
     );
 
-    helm(upgrade);
+    finish(stage.start_line(&script.take("helm upgrade").text));
     let told = stage.helm(&[
         "upgrade",
         "routelet",
         CHART,
+        "--namespace",
+        "kube-system",
         "--set",
         "mtu=1400,grafanaDashboard.enabled=true,nodeCondition=true",
     ]);
@@ -180,7 +151,13 @@ fn helm_installs_upgrades_and_uninstalls() {
     assert_eq!(dashboard["title"], "routelet");
 
     // The cleanup needs controllers and nodes, for which the test below stands in.
-    helm(&format!("{uninstall} --no-hooks"));
+    stage.helm(&[
+        "uninstall",
+        "routelet",
+        "--namespace",
+        "kube-system",
+        "--no-hooks",
+    ]);
     assert_eq!(stage.ours(), [""; 0]);
 }
 
@@ -192,14 +169,18 @@ fn an_uninstall_waits_until_each_node_is_clean() {
         Err(reason) => skip!("{reason}"),
     };
     let stage = Stage::new();
-    stage.helm(&["install", "routelet", CHART]);
+    let mut script = Script::of("chart/install.rs: an_uninstall_waits_until_each_node_is_clean");
+    finish(stage.start_line(&script.take("helm install").text));
     assert!(
         stage
             .get(&format!("{APPS}/daemonsets/routelet-cleanup"))
             .is_none()
     );
 
-    let mut uninstall = stage.start(Path::new("helm"), &["uninstall", "routelet"]);
+    // Two pages have the same command.
+    let command = script.take("helm uninstall").text;
+    assert_eq!(script.take("helm uninstall").text, command);
+    let mut uninstall = stage.start_line(&command);
     let job = "/apis/batch/v1/namespaces/kube-system/jobs/routelet-cleanup";
     let waits = wait::until_some(wait::LONG, "the job that waits", || stage.get(job)).unwrap();
     assert!(
@@ -225,7 +206,8 @@ fn an_uninstall_waits_until_each_node_is_clean() {
         .map(|word| word.as_str().unwrap())
         .collect();
     let user = format!("system:serviceaccount:kube-system:{account}");
-    let waiter = stage.start(&kubectl, &[&["--as", &user], &arguments[..]].concat());
+    let options = ["--namespace", "kube-system", "--as", &user];
+    let waiter = stage.start(&kubectl, &[&options, &arguments[..]].concat());
     let status = |desired: u32, ready: u32| {
         let generation = &cleans["metadata"]["generation"];
         let status = json!({"status": {

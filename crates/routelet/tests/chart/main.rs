@@ -6,6 +6,7 @@ mod condition;
 #[path = "../common/helm.rs"]
 mod helm;
 mod install;
+#[path = "../common/pages.rs"]
 mod pages;
 mod render;
 mod security;

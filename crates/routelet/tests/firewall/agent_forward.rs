@@ -8,6 +8,7 @@ use routelet_model::Family;
 use routelet_netlink::Netns;
 
 use crate::need;
+use crate::pages::Script;
 use crate::support::{nft, run};
 
 const OPEN: &[&str] = &["--open-forward=true", "--audit-interval=24h"];
@@ -223,6 +224,9 @@ fn a_host_that_drops_by_iptables_legacy_is_told_how_to_open_it() {
         .wait_log("iptables-legacy chain ip filter FORWARD", wait::LONG)
         .unwrap();
     let (_, commands) = warning.split_once("this opens it: ").unwrap();
+    let mut script =
+        Script::of("firewall/agent_forward.rs: a_host_that_drops_by_iptables_legacy_is_told_how_to_open_it");
+    assert_eq!(commands, script.take("iptables-legacy").text, "docs/firewall.md");
     for command in commands.split("; ") {
         world.run(command);
     }

@@ -8,4 +8,6 @@ mod agent_flows;
 mod agent_forward;
 mod chains;
 mod flows;
+#[path = "../common/pages.rs"]
+mod pages;
 mod support;

@@ -13,6 +13,8 @@ mod log_level;
 mod objects;
 mod offload;
 mod operations;
+#[path = "../common/pages.rs"]
+mod pages;
 mod pods;
 #[path = "../common/program.rs"]
 mod program;

@@ -1,30 +1,16 @@
 //! docs/operations.md: each command on the page does what the page shows, on a node of the lab.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Command, Output};
 
 use routelet_lab::wait;
 use routelet_model::{Key, Object, RouteTarget};
 
+use crate::pages::Script;
 use crate::stage::{DEVICE, NO_AUDIT, OURS, Stage, create, delete, peer_subnet};
 
-const PAGE: &str = include_str!("../../../../docs/operations.md");
-
-/// What stands before each command on the page.
-const IN_POD: &str = "$ kubectl --namespace kube-system exec daemonset/routelet -- ";
-
-/// The commands of the page, each with what it shows there.
-fn commands() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let mut commands = BTreeMap::new();
-    for block in PAGE.split("```console\n").skip(1) {
-        let mut lines = block.split("```").next().unwrap().lines();
-        let command = lines.next().unwrap().strip_prefix(IN_POD).unwrap();
-        let shown: Vec<_> = lines.collect();
-        assert_eq!(commands.insert(command, shown), None, "{command} is there twice");
-    }
-    commands
-}
+/// What stands before each command on the page: another test has kubectl carry it to the node.
+const IN_POD: &str = "kubectl --namespace kube-system exec daemonset/routelet -- ";
 
 /// Lines without what differs from run to run: a word with a digit stands for any number of them, and spaces do not count.
 fn shape<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
@@ -45,17 +31,16 @@ fn shape<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 
 struct Node {
     stage: Stage,
-    commands: BTreeMap<&'static str, Vec<&'static str>>,
+    script: Script,
 }
 
 impl Node {
     /// Runs a command of the page, and compares its exit code, and what it shows with the page.
     fn run(&mut self, line: &str, code: i32) {
         let (found, stdout) = self.output(line);
-        let shown = self
-            .commands
-            .remove(line)
-            .unwrap_or_else(|| panic!("{line:?} is not on the page"));
+        let command = self.script.take(&format!("{IN_POD}{line}"));
+        assert_eq!(command.text, format!("{IN_POD}{line}"));
+        let shown = command.shown.iter().map(String::as_str);
         assert_eq!(shape(stdout.lines()), shape(shown), "{line}:\n{stdout}");
         assert_eq!(found, code, "{line}");
     }
@@ -84,7 +69,7 @@ fn each_command_of_the_page_does_what_the_page_shows() {
         .unwrap()
         .ips([IpAddr::from([192, 0, 2, 7])]);
     let mut node = Node {
-        commands: commands(),
+        script: Script::of("kernel/operations.rs: each_command_of_the_page_does_what_the_page_shows"),
         stage,
     };
     let in_sync = node.output("routelet diff");
@@ -118,9 +103,4 @@ fn each_command_of_the_page_does_what_the_page_shows() {
     node.stage.setup().set_mtu(DEVICE, 1400).unwrap();
     node.run("routelet diff", 1);
     node.stage.start_agent(NO_AUDIT);
-    assert!(
-        node.commands.is_empty(),
-        "not run: {:?}",
-        node.commands.keys().collect::<Vec<_>>()
-    );
 }

@@ -6,15 +6,8 @@ use routelet_lab::{Ping, wait};
 use routelet_model::{Family, host_prefix, vtep_mac};
 
 use crate::network::{Network, run};
+use crate::pages::Script;
 use crate::stage::{Stage, works};
-
-/// The commands for a node in a page that begin with `program`.
-fn commands(page: &str, program: &str) -> String {
-    let commands = page.lines().filter_map(|line| line.strip_prefix("    "));
-    let found: Vec<_> = commands.filter(|line| line.starts_with(program)).collect();
-    assert!(!found.is_empty(), "no {program}");
-    found.join("\n")
-}
 
 /// What kube-proxy has, in short, and must keep.
 const KUBE_PROXY: &str = "
@@ -61,9 +54,11 @@ fn calicos_firewall_rules_go_with_the_documented_commands() {
         let ping = Ping::to(other.address(family)).patience(Duration::from_millis(300));
         assert_eq!(ping.run(new.netns()).unwrap().received(), 0, "Felix drops it");
     }
-    let page = include_str!("../../../../docs/from-calico.md");
-    run(stage.node(0), &commands(page, "iptables-save"));
-    run(stage.node(0), &commands(page, "ip6tables-save"));
+    let mut script =
+        Script::of("neighbours/documented.rs: calicos_firewall_rules_go_with_the_documented_commands");
+    for command in script.rest_of("docs/from-calico.md") {
+        run(stage.node(0), &command.text);
+    }
     for family in Family::ALL {
         works("from a new pod", new.netns(), other.address(family));
         works("to a new pod", &other.netns, new.address(family).unwrap());
@@ -75,12 +70,18 @@ fn calicos_firewall_rules_go_with_the_documented_commands() {
 
 #[test]
 fn flannels_firewall_rules_go_with_the_documented_commands() {
-    let stage = Stage::new(Network::Flannel, 1, &[0]);
+    let mut stage = Stage::new(Network::Flannel, 1, &[0]);
+    // Its plugin makes the bridge.
+    let _pod = stage.pod(0, "pod", 2);
     run(stage.node(0), KUBE_PROXY);
     run(stage.node(0), FLANNEL);
-    let page = include_str!("../../../../docs/from-flannel.md");
-    run(stage.node(0), &commands(page, "iptables-save"));
-    run(stage.node(0), &commands(page, "ip6tables-save"));
+    assert!(stage.view(0).link("cni0").is_some());
+    let mut script =
+        Script::of("neighbours/documented.rs: flannels_firewall_rules_go_with_the_documented_commands");
+    for command in script.rest_of("docs/from-flannel.md") {
+        run(stage.node(0), &command.text);
+    }
+    assert!(stage.view(0).link("cni0").is_none());
     let left = run(stage.node(0), "iptables-save; ip6tables-save");
     assert!(!left.to_lowercase().contains("flannel"), "{left}");
     assert_eq!(left.matches("-j KUBE-FORWARD").count(), 1, "{left}");

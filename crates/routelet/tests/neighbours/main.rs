@@ -6,6 +6,8 @@
 mod documented;
 mod moving;
 mod network;
+#[path = "../common/pages.rs"]
+mod pages;
 mod peers;
 mod pod;
 mod stage;

@@ -3,14 +3,29 @@
 use routelet_model::{Family, host_prefix};
 
 use crate::network::Network;
+use crate::pages::Script;
 use crate::pod::OtherPod;
 use crate::stage::{Flows, Stage, works};
 
 /// Protocol number of the agent's routes.
 const OURS: u8 = 80;
 
+/// The command of the page on moving from the network for a node that goes back.
+fn documented(network: Network) -> String {
+    let mut script = Script::of(match network {
+        Network::Calico | Network::CalicoCrossSubnet => {
+            "neighbours/moving.rs: calicos_nodes_are_taken_over_one_by_one_and_given_back_without_loss"
+        }
+        Network::Flannel | Network::Canal | Network::HostGateway => {
+            "neighbours/moving.rs: flannels_nodes_are_taken_over_one_by_one_and_given_back_without_loss"
+        }
+    });
+    script.take("nft delete table").text
+}
+
 /// Pods stay, and talk all the way.
 fn move_and_back(network: Network) {
+    let last_step = documented(network);
     let mut stage = Stage::new(network, 3, &[0, 1, 2]);
     for index in 0..3 {
         stage.start_other(index);
@@ -50,7 +65,7 @@ fn move_and_back(network: Network) {
         arguments.extend(["--nexthop-objects", "off"]);
         stage.start_agent(index, &arguments);
         flows.flow();
-        stage.leave(index);
+        stage.leave(index, &last_step);
         flows.flow();
         let left = stage.view(index);
         assert!(left.nexthops.is_empty(), "{left}");

@@ -66,13 +66,12 @@ impl Stage {
         self.cluster.wait_ready().unwrap();
     }
 
-    /// Stops the agent on a node and takes away what the other network's agent does not know of.
-    pub(crate) fn leave(&mut self, index: usize) {
+    /// Stops the agent on a node and takes away, by the command, what the other network's agent does not know of.
+    pub(crate) fn leave(&mut self, index: usize, command: &str) {
         let agent = self.cluster.node(index).agent().unwrap();
         assert!(agent.stop().unwrap().success());
         self.cluster.node(index).agent = None;
-        // As docs/from-calico.md and docs/from-flannel.md say.
-        run(self.node(index), "nft delete table inet routelet");
+        run(self.node(index), command);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::containerd::{Runtime, missing};
 use crate::helm;
 use crate::image;
 use crate::message::Message;
+use crate::pages::Script;
 
 /// The image's name, as `cargo xtask image` gives it.
 const IMAGE: &str = "docker.io/library/routelet:dev";
@@ -172,7 +173,9 @@ fn the_agent_runs_with_what_the_chart_gives_it() {
     let busybox = image::write(&directory).unwrap();
     let node = &cluster.nodes()[0].node;
     let runtime = Runtime::start(node.netns(), &busybox).unwrap();
-    runtime.import(&archive).unwrap();
+    let mut script = Script::of("runtime/chart.rs: the_agent_runs_with_what_the_chart_gives_it");
+    let import = script.take("ctr").text;
+    runtime.run(&import, archive.parent().unwrap()).unwrap();
     assert!(!runtime.cri.is_network_ready().unwrap());
 
     let metadata = Message::new()

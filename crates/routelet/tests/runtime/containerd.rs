@@ -92,6 +92,15 @@ impl Runtime {
         output(ctr.arg(image)).map(|_| ())
     }
 
+    /// Runs a command line, in which `ctr` is for this runtime, in a directory.
+    pub(crate) fn run(&self, line: &str, directory: &Path) -> Result<()> {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", line]).current_dir(directory);
+        shell.env("CONTAINERD_ADDRESS", &self.cri.socket);
+        shell.env("CONTAINERD_SNAPSHOTTER", "native");
+        output(&mut shell).map(|_| ())
+    }
+
     /// Puts a network configuration where the runtime looks for it. It is written in that very directory under a name
     /// that the runtime does not read: containerd does not notice a file that comes from another directory.
     pub(crate) fn configure(&self, list: &Value) -> Result<()> {

@@ -10,5 +10,7 @@ mod helm;
 mod image;
 mod installed;
 mod message;
+#[path = "../common/pages.rs"]
+mod pages;
 mod pods;
 mod status;

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use ipnet::IpNet;
-use routelet_lab::skip;
+use routelet_lab::{skip, wait};
 use routelet_model::{Family, IfName, host_prefix};
 use routelet_netlink::setup::RouteSpec;
 
@@ -57,16 +57,23 @@ fn a_host_veth_that_is_down_or_whose_pod_is_gone() {
         &format!("ip link set {veth} up"),
     );
     let stage = Stage::without_agent();
+    // The kernel notices a while later that the other end has changed.
+    let wait_carrier = |pod: usize, carries: bool| {
+        let veth = stage.pods[pod].host_veth();
+        wait::until(wait::LONG, &format!("{veth} to notice"), || {
+            let link = stage.setup().link(veth.as_str()).unwrap();
+            link.is_some_and(|link| link.running == carries)
+        })
+        .unwrap();
+    };
     stage.pods[0].setup().unwrap().set_down("eth0").unwrap();
+    wait_carrier(0, false);
     stage.broken(stage.b(V4), "host veth", "no carrier", "make the pod anew");
     stage.pods[1].setup().unwrap().set_down("eth0").unwrap();
     stage.pods[0].setup().unwrap().set_up("eth0").unwrap();
+    wait_carrier(0, true);
+    wait_carrier(1, false);
     let other = "that pod's end is down or gone";
-    routelet_lab::wait::until(routelet_lab::wait::LONG, "eth0 to carry", || {
-        let link = stage.setup().link(stage.veth().as_str()).unwrap();
-        link.is_some_and(|link| link.running)
-    })
-    .unwrap();
     stage.broken(stage.b(V4), "other host veth", "no carrier", other);
 }
 
@@ -232,7 +239,7 @@ fn a_chain_that_the_agent_has_opened() {
         "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };",
     );
     let opened = || stage.ping(stage.b(V4));
-    routelet_lab::wait::until(routelet_lab::wait::LONG, "the chain to be opened", opened).unwrap();
+    wait::until(wait::LONG, "the chain to be opened", opened).unwrap();
     stage.whole(stage.b(V4));
 }
 
@@ -327,9 +334,7 @@ fn a_pod_that_the_agent_does_not_know_or_grants_nothing() {
     let object = stage.cluster.pod_object(0, "refused", 9).unwrap().ips([outside]);
     stage.cluster.api().apply(&object.build()).unwrap();
     let agent = stage.cluster.node(0).agent().unwrap();
-    agent
-        .wait_log("default/refused", routelet_lab::wait::LONG)
-        .unwrap();
+    agent.wait_log("default/refused", wait::LONG).unwrap();
     let said = stage.trace(&["default/refused", &to]);
     assert_eq!(said.code, 1, "{said:?}");
     let line = "broken at the pod (default/refused): the agent has no route for 10.99.0.9: pod default/refused has the address";

@@ -5,6 +5,8 @@
 mod breaks;
 mod docs;
 mod ends;
+#[path = "../common/pages.rs"]
+mod pages;
 mod stage;
 mod tunnel_breaks;
 mod whole;
