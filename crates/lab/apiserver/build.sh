@@ -4,7 +4,7 @@
 #                    prints DIR; does nothing where they are there already, from these sources.
 # The Go compiler, Kubernetes' packages and etcd are those of Debian's development branch, sid, which has each in one
 # version only. They are unpacked in a directory of their own and not installed: this takes apt, dpkg, a Debian mirror
-# with sid, 2 GB of disk while it builds and no rights. What was built keeps working when sid moves on.
+# with sid, 3.5 GB of disk while it builds and no rights. What was built keeps working when sid moves on.
 set -euo pipefail
 written_for=0.36
 
