@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 
 use crate::apiserver::find;
@@ -22,7 +22,8 @@ const TOKENS: &str = "tokens.json";
 /// The directory of the server and its etcd: ROUTELET_API_MACHINERY, or ~/.cache/routelet/api-machinery. The error names
 /// what is missing: a reason to skip a test.
 pub fn assets() -> Result<PathBuf> {
-    find(ASSETS, CACHE, ["etcd", PROGRAM]).context("crates/lab/apiserver/build.sh builds what this needs")
+    find(ASSETS, CACHE, ["etcd", PROGRAM])
+        .map_err(|error| anyhow!("{error}, or have crates/lab/apiserver/build.sh build it"))
 }
 
 /// Flags that it takes besides those that kube-apiserver has too. With these it logs each request once it is over.

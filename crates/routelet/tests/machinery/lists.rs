@@ -24,7 +24,7 @@ fn queries(stage: &mut Stage, resource: &str) -> Vec<String> {
 #[test]
 fn the_first_list_is_streamed_and_as_new_as_the_store() {
     if let Err(reason) = api_machinery::assets() {
-        skip!("{reason:#}");
+        skip!("{reason}");
     }
     let mut stage = Stage::with_agent(Backend::ApiMachinery, 1..=3);
     stage.add_pod("web", 2);
@@ -62,7 +62,7 @@ fn the_first_list_is_streamed_and_as_new_as_the_store() {
 #[test]
 fn what_went_while_a_watch_expired_is_taken_out_of_the_kernel() {
     if let Err(reason) = api_machinery::assets() {
-        skip!("{reason:#}");
+        skip!("{reason}");
     }
     let mut stage = Stage::with_agent(Backend::ApiMachinery, 1..=3);
     for (name, host) in [("web", 2), ("db", 3)] {

@@ -17,7 +17,7 @@ pub(crate) fn lacks() -> Option<String> {
     if is_missing() {
         return Some("helm is not installed".to_owned());
     }
-    api_machinery::assets().err().map(|reason| format!("{reason:#}"))
+    api_machinery::assets().err().map(|reason| reason.to_string())
 }
 
 /// A kubeconfig of the agent on a node.
