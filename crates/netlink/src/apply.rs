@@ -32,7 +32,7 @@ pub enum Verb {
     /// ([`Error::is_already_exists`]), as is an IPv6 address that is there with another prefix length; an address,
     /// neighbour, FDB entry, sysctl or offload is else as it shall be afterwards.
     Create,
-    /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
+    /// Make what is there into what shall be. Of a link: MAC address, MTU, up state and that it belongs to no other only.
     Replace,
     /// The same where something odd stands, which may be several routes of anyone's under one key: none is left beside
     /// it.

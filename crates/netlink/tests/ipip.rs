@@ -15,6 +15,7 @@ fn wanted(mtu: u32) -> (Key, Object) {
         mtu: Some(mtu),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

@@ -260,6 +260,7 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         1 => (family(), 1280u32..1500).prop_map(|(family, mtu)| Meddle::DeviceMtu(family, mtu)),
         1 => (family(), odd_mac).prop_map(|(family, mac)| Meddle::DeviceMac(family, mac)),
         1 => family().prop_map(Meddle::DeleteDevice),
+        1 => prop_oneof![family().prop_map(device), (1u8..4).prop_map(veth)].prop_map(Meddle::Enslave),
         3 => (1u8..4, proptest::bool::weighted(0.7)).prop_map(|(pod, right)| Meddle::MakeVeth(pod, right)),
         1 => (1u8..4, any::<bool>()).prop_map(|(pod, up)| Meddle::SetVeth(pod, up)),
         1 => (1u8..4, odd_mac).prop_map(|(pod, mac)| Meddle::VethMac(pod, mac)),

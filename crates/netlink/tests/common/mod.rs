@@ -118,6 +118,7 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         mtu: Some(mtu),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

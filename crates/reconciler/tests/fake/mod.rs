@@ -342,6 +342,7 @@ pub(crate) fn device() -> [(Key, Object); 3] {
         mtu: Some(1450),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };
@@ -417,6 +418,7 @@ pub(crate) fn veth_link(up: bool, index: u32) -> Object {
         mtu: None,
         up,
         running: up,
+        enslaved: false,
         given: Vec::new(),
         index,
     }))
