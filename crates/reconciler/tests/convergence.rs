@@ -159,6 +159,20 @@ fn route() -> impl Strategy<Value = (Key, Object)> {
     })
 }
 
+/// A route as the CNI plugin makes it, be it before the API tells of the pod or instead.
+fn plugins_route() -> impl Strategy<Value = (Key, Object)> {
+    (family(), 5u8..8, 1u8..4).prop_map(|(family, address, pod)| {
+        let destination = match family {
+            Family::V4 => net(&format!("10.0.0.{address}/32")),
+            Family::V6 => net(&format!("fd00:0::{address}/128")),
+        };
+        (
+            Key::route(destination),
+            Object::Route(RouteTarget::Link(veth(pod))),
+        )
+    })
+}
+
 /// A route of someone else, on what is not ours.
 fn foreign_route() -> impl Strategy<Value = (Key, Object)> {
     (route(), 2u8..5).prop_map(|((key, object), last)| {
@@ -272,6 +286,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         3 => (route(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|((key, _), twin, before, blackhole)| {
             let by = if twin { By::Twin } else { By::Foreign };
             Meddle::Beside { by, before, key, blackhole }
+        }),
+        2 => plugins_route().prop_map(|(key, object)| Meddle::Write(By::Twin, key, object)),
+        1 => (plugins_route(), any::<bool>()).prop_map(|((key, _), before)| {
+            Meddle::Beside { by: By::Foreign, before, key, blackhole: false }
         }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
         1 => fdb().prop_filter_map("an FDB entry", |(key, object)| match object {
