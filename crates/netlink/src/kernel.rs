@@ -63,7 +63,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens the sockets in the network namespace of the calling thread, and learns links and nexthops.
+    /// Opens the sockets in the network namespace of the calling thread, and learns links and nexthops. Where changes
+    /// interrupt that, [`Kernel::dump`] learns them.
     ///
     /// Sysctls and flows are those of the thread that uses the `Kernel`: keep it on a thread of the same namespace.
     pub fn open(config: Config) -> Result<Self, Error> {
@@ -99,7 +100,7 @@ impl Kernel {
             },
             nft,
         };
-        kernel.refresh_links()?;
+        unless_interrupted(kernel.refresh_links())?;
         kernel.features.nexthop_objects = is_known(kernel.dump_nexthops(None))?;
         Ok(kernel)
     }
@@ -219,10 +220,18 @@ impl Kernel {
 
 /// Whether the kernel knows a kind of object, by its answer to a dump.
 fn is_known<T>(dump: Result<T, Error>) -> Result<bool, Error> {
-    match dump {
-        Ok(_) => Ok(true),
+    match unless_interrupted(dump) {
         Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
-        Err(error) => Err(error),
+        dumped => dumped.map(|_| true),
+    }
+}
+
+/// What a dump has found; `None` where changes interrupted it each time, which is no fault of the kernel's: whoever needs
+/// what it would have found asks again.
+fn unless_interrupted<T>(dump: Result<T, Error>) -> Result<Option<T>, Error> {
+    match dump {
+        Err(Error::Interrupted(_)) => Ok(None),
+        dump => dump.map(Some),
     }
 }
 

@@ -100,6 +100,35 @@ fn a_kernel_without_nexthop_objects_is_told_from_one_that_fails() {
     assert!(is_known(Ok(())).unwrap());
     assert!(!is_known::<()>(Err(refused(libc::EOPNOTSUPP))).unwrap());
     assert!(is_known::<()>(Err(refused(libc::ENOBUFS))).is_err());
+    assert!(is_known::<()>(Err(Error::Interrupted(8))).unwrap());
+}
+
+#[test]
+fn what_interrupts_the_first_dumps_is_overcome_by_the_next() {
+    let interrupted = || Error::Interrupted(8);
+    assert_eq!(unless_interrupted::<()>(Err(interrupted())).unwrap(), None);
+    assert_eq!(unless_interrupted(Ok(7)).unwrap(), Some(7));
+    assert!(unless_interrupted::<()>(Err(Error::OutcomeUnknown)).is_err());
+    Netns::new()
+        .unwrap()
+        .run(|| {
+            let (mut kernel, [nexthop, route]) = with_nexthop();
+            // What is known where all were interrupted, and where those of links were.
+            for nexthops_are_read in [false, true] {
+                kernel.view = View::new(kernel.view.config.clone());
+                if nexthops_are_read {
+                    kernel.dump_nexthops(None).unwrap();
+                }
+                // A notification may come before the next.
+                Setup::open().unwrap().set_mtu("far", 1400).unwrap();
+                kernel.drain(&mut Vec::new());
+                assert_eq!(dump(&mut kernel, Kind::Link).len(), 1);
+                assert_eq!(dump(&mut kernel, Kind::Nexthop), [(nexthop.key, Object::Nexthop)]);
+                let routes = dump(&mut kernel, Kind::Route);
+                assert_eq!(routes, [(route.key, route.object.clone())]);
+            }
+        })
+        .unwrap();
 }
 
 /// As before 4.20: each dump shows all that there is, whatever it is asked for.
