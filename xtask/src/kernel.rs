@@ -25,7 +25,7 @@ const MODULES: &str = "veth vxlan ipip dummy bridge br_netfilter ifb sch_netem n
                        nft_fib_inet nf_conntrack nf_conntrack_netlink xt_conntrack xt_comment";
 
 /// Of these, a test that finds them lacking is not skipped but fails.
-const FEATURES: &str = "ipip";
+const FEATURES: &str = "ipip,vrf";
 
 /// Variables that the tests in the virtual machine see as they are here.
 const VARIABLES: [&str; 3] = ["ROUTELET_NO_SKIP", "RUST_BACKTRACE", "PROPTEST_RNG_SEED"];

@@ -307,6 +307,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is up and has a carrier: only on such a link the kernel holds nexthop objects. No one's to set.
     pub running: bool,
+    /// Whether it belongs to a bridge, a bond or a VRF, which then has what arrives on it (IFLA_MASTER); never wanted.
+    pub enslaved: bool,
     /// Of a host veth: the addresses that the CNI plugin says it gave to the pod behind it ([`given_addresses`]). None
     /// where it says nothing. No one's to set.
     ///
@@ -358,6 +360,7 @@ impl Object {
             (Self::Link(wanted), Self::Link(actual)) => {
                 wanted.kind == actual.kind
                     && wanted.up == actual.up
+                    && wanted.enslaved == actual.enslaved
                     && (wanted.mac.is_none() || wanted.mac == actual.mac)
                     && (wanted.mtu.is_none() || wanted.mtu == actual.mtu)
             }
@@ -416,6 +419,9 @@ impl fmt::Display for Link {
         }
         if let Some(mtu) = self.mtu {
             write!(f, " mtu {mtu}")?;
+        }
+        if self.enslaved {
+            f.write_str(" enslaved")?;
         }
         f.write_str(if self.up { " up" } else { " down" })
     }

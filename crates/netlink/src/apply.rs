@@ -32,7 +32,7 @@ pub enum Verb {
     /// ([`Error::is_already_exists`]), as is an IPv6 address that is there with another prefix length; an address,
     /// neighbour, FDB entry, sysctl or offload is else as it shall be afterwards.
     Create,
-    /// Make what is there into what shall be. Of a link: MAC address, MTU and up state only.
+    /// Make what is there into what shall be. Of a link: MAC address, MTU, up state and that it belongs to no other only.
     Replace,
     /// The same where something odd stands, which may be several routes of anyone's under one key: none is left beside
     /// it.
@@ -57,7 +57,7 @@ impl Kernel {
     /// Operations on objects of the nft table that follow each other are one transaction or a few.
     ///
     /// An operation on a nexthop whose id turns out to be another's fails with EEXIST, and gets another id when it
-    /// is tried again.
+    /// is tried again. Until then the routes through it fail as well ([`Error::NoSuchNexthop`]).
     pub fn apply(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
         let first = failures.len();
         self.clear_rivals(operations, failures);
@@ -188,6 +188,11 @@ impl Kernel {
             // Done before the batch.
             (Key::Route { .. }, Object::OddRoutes) if *verb == Verb::Delete => Ok(()),
             (Key::Route { destination, metric }, object) => {
+                if self.has_nexthops_under_way && matches!(object, Object::Route(RouteTarget::Nexthop { .. }))
+                {
+                    // Their ids may turn out to be others', to whose gateways the routes would lead.
+                    self.flush(operations, failures);
+                }
                 self.push_route(index, *verb, destination, metric, object)
             }
             _ => Err(Error::Unsupported(*key)),
@@ -246,6 +251,7 @@ impl Kernel {
         let on = self.index_of(link)?;
         let id = self.view.nexthops.allocate(link, gateway);
         let onlink = self.view.is_device(link);
+        self.has_nexthops_under_way = true;
         let message = NexthopMessage::new(id, self.view.config.protocol, on, gateway, onlink);
         self.batch.push(
             index,
@@ -295,6 +301,7 @@ impl Kernel {
 
     /// Sends the batch and sorts out what became of it.
     fn flush(&mut self, operations: &[Operation], failures: &mut Vec<Failure>) {
+        self.has_nexthops_under_way = false;
         let view = &mut self.view;
         let (mut ids_in_use, mut again, mut there) = (Vec::new(), Vec::new(), Vec::new());
         self.requests.send_batch(&mut self.batch, &mut |index, error| {

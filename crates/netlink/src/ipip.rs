@@ -21,8 +21,8 @@ pub fn knows_link_kind(kind: &str) -> Result<bool, Error> {
     );
     match made {
         Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
-        // One of the kernel's own is in the way.
-        Err(error) if !error.is_already_exists() => Err(error),
+        // One of the kernel's own is in the way, or it wants to be told more.
+        Err(error) if !error.is_already_exists() && error.errno() != Some(libc::EINVAL) => Err(error),
         _ => Ok(true),
     }
 }

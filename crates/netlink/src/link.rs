@@ -40,6 +40,7 @@ pub(crate) struct SeenLink {
     /// Up and with carrier: else the kernel removes the nexthops on it.
     pub(crate) running: bool,
     pub(crate) mtu: u32,
+    enslaved: bool,
     mac: Option<MacAddr>,
     given: Vec<IpAddr>,
     /// Whether the alias is that of our devices.
@@ -73,13 +74,14 @@ impl SeenLink {
         }
         let index = read_u32(payload, 4).unwrap_or_default();
         let flags = read_u32(payload, 8).unwrap_or_default();
-        let (mut name, mut mtu, mut mac, mut given, mut ours, mut kind) =
-            (None, 0, None, Vec::new(), false, SeenKind::Other);
+        let (mut name, mut mtu, mut enslaved, mut mac, mut given, mut ours, mut kind) =
+            (None, 0, false, None, Vec::new(), false, SeenKind::Other);
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 libc::IFLA_IFNAME => name = attribute.name(),
                 libc::IFLA_MTU => mtu = attribute.u32()?,
+                libc::IFLA_MASTER => enslaved = attribute.u32()? != 0,
                 libc::IFLA_ADDRESS => mac = attribute.mac(),
                 libc::IFLA_IFALIAS => {
                     given = given_addresses(attribute.text());
@@ -97,6 +99,7 @@ impl SeenLink {
             up,
             running: up && carrier,
             mtu,
+            enslaved,
             mac,
             given,
             ours,
@@ -136,6 +139,7 @@ impl SeenLink {
             mtu: Some(self.mtu),
             up: self.up,
             running: self.running,
+            enslaved: self.enslaved,
             given: self.given.clone(),
             index: self.index,
         }
@@ -244,11 +248,14 @@ pub(crate) fn lay_down(index: u32) -> LinkMessage {
     message
 }
 
-/// Gives an existing link the MAC address, MTU and up state that it shall have. A MAC address that it has already is
+/// Gives an existing link the MAC address, MTU and up state that it shall have, and takes it out of a bridge. A MAC address that it has already is
 /// left out: the kernel drops all neighbours of a link that is given one, whichever it is (NETDEV_CHANGEADDR).
 pub(crate) fn set(seen: &SeenLink, link: &Link) -> LinkMessage {
     let mac = link.mac.filter(|mac| seen.mac != Some(*mac));
     let mut message = with_settings(LinkUnspec::new_with_index(seen.index), link, mac).build();
+    if seen.enslaved {
+        message.attributes.push(LinkAttribute::Controller(0));
+    }
     if link.kind == (LinkKind::Ipip { ours: true }) {
         message
             .attributes

@@ -17,60 +17,42 @@ use crate::{Error, Kernel, Operation, Verb};
 /// Metric of the route for the moment: the least that a route of IPv6 can have.
 const METRIC: u32 = 1;
 
-/// What may help an operation that was refused.
-#[derive(Debug, Clone, Copy)]
-enum Remedy {
-    /// To show the kernel that the gateway is on the link.
-    Show(IfName, IpAddr),
-    /// That its nexthop is there now.
-    Nexthop(IfName, IpAddr),
-}
-
 /// Whether a second try may help an operation that failed with this error.
 pub(crate) fn is_worth_it(operation: &Operation, error: &Error) -> bool {
-    error.errno() == Some(libc::EINVAL) && remedy(operation).is_some()
+    error.errno() == Some(libc::EINVAL) && named_gateway(operation).is_some()
 }
 
-fn remedy(operation: &Operation) -> Option<Remedy> {
-    let (remedy, gateway) = match (&operation.key, &operation.object) {
-        _ if operation.verb == Verb::Delete => return None,
+/// The link and the IPv6 gateway that the operation names to the kernel.
+fn named_gateway(operation: &Operation) -> Option<(IfName, IpAddr)> {
+    match (&operation.key, &operation.object) {
+        _ if operation.verb == Verb::Delete => None,
         (Key::Nexthop { link, gateway }, _) | (_, Object::Route(RouteTarget::Gateway { link, gateway })) => {
-            (Remedy::Show(*link, *gateway), *gateway)
+            gateway.is_ipv6().then_some((*link, *gateway))
         }
-        (_, Object::Route(RouteTarget::Nexthop { link, gateway })) => {
-            (Remedy::Nexthop(*link, *gateway), *gateway)
-        }
-        _ => return None,
-    };
-    gateway.is_ipv6().then_some(remedy)
+        _ => None,
+    }
 }
 
 impl Kernel {
-    /// Carries out once more an operation that was `refused` and is worth it; nothing else may be in the batch. A
-    /// nexthop comes before the routes through it.
+    /// Carries out once more an operation that was `refused` and is worth it; nothing else may be in the batch.
     pub(crate) fn try_again(
         &mut self,
         index: usize,
         operations: &[Operation],
         refused: Error,
     ) -> Result<(), Error> {
-        match remedy(&operations[index]) {
-            Some(Remedy::Show(link, gateway)) => {
-                let hop = Hop::Link(self.index_of(link)?);
-                let shown = route::message(host_prefix(gateway), METRIC, self.view.config.protocol, hop);
-                let show = Message::NewRoute(shown.clone());
-                if self.requests.request(&show, NLM_F_CREATE | NLM_F_EXCL).is_err() {
-                    return Err(refused);
-                }
-                let result = self.carry_out_alone(index, operations);
-                self.requests.request(&Message::DelRoute(shown), 0)?;
-                result
-            }
-            Some(Remedy::Nexthop(link, gateway)) if self.view.nexthops.id(link, gateway).is_some() => {
-                self.carry_out_alone(index, operations)
-            }
-            _ => Err(refused),
+        let Some((link, gateway)) = named_gateway(&operations[index]) else {
+            return Err(refused);
+        };
+        let hop = Hop::Link(self.index_of(link)?);
+        let shown = route::message(host_prefix(gateway), METRIC, self.view.config.protocol, hop);
+        let show = Message::NewRoute(shown.clone());
+        if self.requests.request(&show, NLM_F_CREATE | NLM_F_EXCL).is_err() {
+            return Err(refused);
         }
+        let result = self.carry_out_alone(index, operations);
+        self.requests.request(&Message::DelRoute(shown), 0)?;
+        result
     }
 
     fn carry_out_alone(&mut self, index: usize, operations: &[Operation]) -> Result<(), Error> {

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use routelet_model::{Key, Kind, Link, LinkKind, Object};
-use routelet_netlink::{Config, Kernel, Setup, Verb, knows_link_kind};
+use routelet_netlink::{Config, Kernel, Setup, Verb};
 
 const TUNNEL: &str = "tunl0";
 
@@ -15,6 +15,7 @@ fn wanted(mtu: u32) -> (Key, Object) {
         mtu: Some(mtu),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };
@@ -23,15 +24,8 @@ fn wanted(mtu: u32) -> (Key, Object) {
 
 #[test]
 fn it_is_adopted_changed_and_laid_down() {
+    routelet_lab::kernel_lacks!(ipip);
     in_netns(|| {
-        if !knows_link_kind("ipip").unwrap() {
-            let must = std::env::var("ROUTELET_KERNEL_HAS").unwrap_or_default();
-            assert!(
-                !must.split(',').any(|has| has == "ipip"),
-                "this kernel has no ipip"
-            );
-            return eprintln!("SKIPPED: this kernel has no ipip");
-        }
         let config = Config {
             devices: vec![name(TUNNEL)],
             ..config()

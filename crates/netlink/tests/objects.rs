@@ -104,6 +104,7 @@ fn a_link_is_brought_to_what_it_shall_be() {
             mtu: None,
             up: true,
             running: true,
+            enslaved: false,
             given: Vec::new(),
             index: 0,
         };

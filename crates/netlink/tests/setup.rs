@@ -213,6 +213,7 @@ fn neighbours_and_forwarding_entries_come_and_go() {
         mtu: None,
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

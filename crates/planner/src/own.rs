@@ -404,6 +404,7 @@ fn want_device(
         mtu: Some(mtu),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

@@ -226,6 +226,7 @@ fn want_network(veth: IfName, addresses: &[IpAddr], wanted: &mut Wanted) {
         mtu: None,
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

@@ -75,6 +75,14 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The kernel says that an object other than a link is now so.
     fn see(&mut self, key: Key, object: Object) {
+        if let (Key::Route { .. }, Object::Foreign { .. }) = (key, &object) {
+            // It took the place of the first one there. Nothing is beside it where that was ours, wanted, and alone.
+            let unknown = self.others_unknown;
+            self.table.settle(&key, |slot| {
+                let was_known = matches!(slot.actual, Some(Object::Route(_) | Object::Foreign { .. }));
+                slot.crowded |= unknown || slot.wanted.is_none() || !was_known;
+            });
+        }
         let concerns_us = self.table.get(&key).is_some_and(|slot| match key {
             // Another's route may stand beside one of ours that is to go.
             Key::Route { .. } => slot.wanted.is_some(),
@@ -82,14 +90,6 @@ impl<K: Kernel> Reconciler<K> {
         });
         if !concerns_us && !self.ownership.owns(&key, &object) {
             return;
-        }
-        if let (Key::Route { .. }, Object::Foreign { .. }) = (key, &object) {
-            // It took the place of the first one there. Nothing is beside it where that was ours, and alone.
-            let unknown = self.others_unknown;
-            self.table.settle(&key, |slot| {
-                let was_known = matches!(slot.actual, Some(Object::Route(_) | Object::Foreign { .. }));
-                slot.crowded |= unknown || !was_known;
-            });
         }
         let object = among_others(&self.table, &key, object);
         note_slot(&mut self.table, key, Some(object));

@@ -116,6 +116,7 @@ impl<K: Kernel> Reconciler<K> {
     pub fn want(&mut self, key: Key, object: Option<Object>) {
         self.backoff.clear(&key);
         self.table.edit(key, |slot| {
+            let is_new = slot.wanted.is_none();
             // Beside a blackhole, someone else's route is let be.
             let was_alone =
                 matches!(&slot.wanted, Some(before) if *before != Object::Route(RouteTarget::Blackhole));
@@ -129,11 +130,14 @@ impl<K: Kernel> Reconciler<K> {
             match (&slot.wanted, &slot.actual, &key) {
                 // Another's route is no concern where none is wanted.
                 (None, Some(Object::Foreign { .. }), Key::Route { .. }) => slot.actual = None,
-                // No one has looked so far whether another's stands there too.
-                (Some(wanted), Some(actual @ Object::Route(_)), _)
-                    if !was_alone && !wanted.satisfied_by(actual) =>
-                {
-                    slot.actual = Some(Object::OddRoutes);
+                (Some(wanted), Some(actual @ Object::Route(_)), _) if !was_alone => {
+                    // Another's was seen where none was wanted so far, which was no concern.
+                    let is_crowded = slot.crowded && *wanted != Object::Route(RouteTarget::Blackhole);
+                    // Else no one has looked whether one stands there too.
+                    if is_crowded || !wanted.satisfied_by(actual) {
+                        slot.actual = Some(Object::OddRoutes);
+                        slot.drift = (is_crowded && is_new).then_some(Cause::Changed);
+                    }
                 }
                 _ => {}
             }

@@ -109,17 +109,20 @@ impl<K: Kernel> Reconciler<K> {
         self.read_settings(|link| link.is_some_and(|link| links.contains(&link)));
     }
 
-    /// Looks for routes of someone else's that stand under the keys of ours. At a start and after lost notifications;
-    /// else the kernel tells of each.
+    /// Looks for routes of someone else's that stand under the keys of ours, wanted or not. At a start and after lost
+    /// notifications; else the kernel tells of each.
     pub(crate) fn read_others(&mut self, now: Instant) {
         let Self { kernel, table, .. } = self;
         let read = kernel.at_hand().dump_others(&mut |key, object| {
-            let wanted = table.get(&key).and_then(|slot| slot.wanted.as_ref());
-            if wanted.is_some_and(|wanted| !wanted.satisfied_by(&object)) {
-                table.edit(key, |slot| {
+            let Some(slot) = table.get(&key) else { return };
+            match &slot.wanted {
+                Some(wanted) if wanted.satisfied_by(&object) => {}
+                Some(_) => table.edit(key, |slot| {
                     slot.actual = Some(object);
                     slot.crowded = true;
-                });
+                }),
+                // Until one is.
+                None => table.settle(&key, |slot| slot.crowded = true),
             }
         });
         match read {

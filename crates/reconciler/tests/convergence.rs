@@ -159,6 +159,20 @@ fn route() -> impl Strategy<Value = (Key, Object)> {
     })
 }
 
+/// A route as the CNI plugin makes it, be it before the API tells of the pod or instead.
+fn plugins_route() -> impl Strategy<Value = (Key, Object)> {
+    (family(), 5u8..8, 1u8..4).prop_map(|(family, address, pod)| {
+        let destination = match family {
+            Family::V4 => net(&format!("10.0.0.{address}/32")),
+            Family::V6 => net(&format!("fd00:0::{address}/128")),
+        };
+        (
+            Key::route(destination),
+            Object::Route(RouteTarget::Link(veth(pod))),
+        )
+    })
+}
+
 /// A route of someone else, on what is not ours.
 fn foreign_route() -> impl Strategy<Value = (Key, Object)> {
     (route(), 2u8..5).prop_map(|((key, object), last)| {
@@ -260,6 +274,7 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         1 => (family(), 1280u32..1500).prop_map(|(family, mtu)| Meddle::DeviceMtu(family, mtu)),
         1 => (family(), odd_mac).prop_map(|(family, mac)| Meddle::DeviceMac(family, mac)),
         1 => family().prop_map(Meddle::DeleteDevice),
+        1 => prop_oneof![family().prop_map(device), (1u8..4).prop_map(veth)].prop_map(Meddle::Enslave),
         3 => (1u8..4, proptest::bool::weighted(0.7)).prop_map(|(pod, right)| Meddle::MakeVeth(pod, right)),
         1 => (1u8..4, any::<bool>()).prop_map(|(pod, up)| Meddle::SetVeth(pod, up)),
         1 => (1u8..4, odd_mac).prop_map(|(pod, mac)| Meddle::VethMac(pod, mac)),
@@ -271,6 +286,10 @@ fn meddle() -> impl Strategy<Value = Meddle> {
         3 => (route(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|((key, _), twin, before, blackhole)| {
             let by = if twin { By::Twin } else { By::Foreign };
             Meddle::Beside { by, before, key, blackhole }
+        }),
+        2 => plugins_route().prop_map(|(key, object)| Meddle::Write(By::Twin, key, object)),
+        1 => (plugins_route(), any::<bool>()).prop_map(|((key, _), before)| {
+            Meddle::Beside { by: By::Foreign, before, key, blackhole: false }
         }),
         1 => nexthop().prop_map(|(key, _)| Meddle::SecondNexthop(key)),
         1 => fdb().prop_filter_map("an FDB entry", |(key, object)| match object {

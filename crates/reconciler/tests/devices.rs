@@ -173,7 +173,6 @@ fn a_device_with_other_parameters_is_made_anew() {
     };
     vxlan.vni = 99;
     bench.want([(key, wanted.clone())]);
-    // The fake kernel does not take away what is on a device, as a real one does.
     bench.settle();
     let operations = bench.operations();
     assert_eq!(operations[..2], [(Verb::Delete, key), (Verb::Create, key)]);

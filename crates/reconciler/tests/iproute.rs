@@ -1,8 +1,10 @@
 //! What others do with the programs ip and bridge, and the kernel says little of.
 
+#![allow(clippy::unwrap_used, reason = "clippy does not take the helpers for tests")]
+
 mod node;
 
-use node::{Agent, Meddle, Node, Peer, device, run, with_programs};
+use node::{Agent, Meddle, Node, Peer, Pod, device, run, veth, with_programs};
 use routelet_model::{Family, vtep_mac};
 
 const BUFFER: usize = 8 << 20;
@@ -95,5 +97,56 @@ fn a_device_with_an_option_that_is_never_set_is_made_anew_and_one_without_is_lef
             agent.converge(|_| false);
             assert_eq!(index(&mut node), before);
         }
+    });
+}
+
+/// Has someone make links of ours part of another, on a running agent and before one starts.
+fn enslave_all_to(master: &str) {
+    let mut node = Node::new();
+    node.meddle(&Meddle::MakeVeth(1, true));
+    run(&format!("ip link set {master} up")).unwrap();
+    let links = [device(Family::V4), device(Family::V6), veth(1)];
+    let start = || {
+        let mut agent = Agent::start(true, BUFFER);
+        agent.tell(Peer::event(1, Some(PEER)));
+        agent.tell(Pod::event(1, Some(Pod { address: 5, v6: true })));
+        agent.tell_synced();
+        agent.converge(|_| false);
+        agent
+    };
+    let mut agent = start();
+    for link in links {
+        let before = node.setup.link(link.as_str()).unwrap();
+        run(&format!("ip link set {link} master {master}")).unwrap();
+        agent.converge(|_| false);
+        assert_eq!(node.setup.link(link.as_str()).unwrap(), before, "{link}");
+        assert_rest(&mut agent);
+        run(&format!("ip link set {link} master {master}")).unwrap();
+        let mut late = start();
+        assert_eq!(
+            node.setup.link(link.as_str()).unwrap(),
+            before,
+            "{link} at the start"
+        );
+        assert_rest(&mut late);
+        agent.converge(|_| false);
+    }
+}
+
+#[test]
+fn links_that_someone_makes_ports_of_a_bridge_are_taken_out_of_it() {
+    with_programs(|| {
+        run("ip link add br9 type bridge").unwrap();
+        enslave_all_to("br9");
+    });
+}
+
+/// The kernel takes most of what is on a link away when it goes into a VRF, and when it leaves it.
+#[test]
+fn links_that_someone_puts_into_a_vrf_are_taken_out_of_it() {
+    routelet_lab::kernel_lacks!(vrf);
+    with_programs(|| {
+        run("ip link add vrf9 type vrf table 909").unwrap();
+        enslave_all_to("vrf9");
     });
 }

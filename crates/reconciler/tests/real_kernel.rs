@@ -5,8 +5,12 @@ mod node;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use node::{Agent, By, Meddle, Node, Peer, Pod, UNDERLAY, device, dump, in_netns, ip, net, own_node, veth};
-use routelet_model::{ClusterEvent, Family, Key, Kind, MacAddr, NodeAddress, NodeAddressKind, Object};
+use node::{
+    Agent, By, Meddle, Node, Peer, Pod, UNDERLAY, device, dump, in_netns, ip, name, net, own_node, veth,
+};
+use routelet_model::{
+    ClusterEvent, Family, Key, Kind, MacAddr, NodeAddress, NodeAddressKind, Object, RouteTarget,
+};
 use routelet_netlink::setup::RouteSpec;
 use routelet_netlink::{Operation, Verb};
 use routelet_reconciler::{Cause, Report};
@@ -429,4 +433,57 @@ fn routes_that_someone_puts_beside_ours_go_at_once() {
         agent.audit();
         assert_eq!(agent.take_operations(), 0);
     });
+}
+
+/// The CNI plugin makes a pod's route before the API tells of the pod's address, and someone else may come in between.
+#[test]
+fn routes_that_someone_puts_beside_a_pods_of_which_the_api_has_not_told_yet_go_as_soon_as_it_does() {
+    let start = || {
+        let mut agent = Agent::start(true, BUFFER);
+        agent.tell_synced();
+        agent.settle();
+        agent
+    };
+    for (destination, gateway) in [("10.0.0.5/32", "192.0.2.9"), ("fd00:0::5/128", "2001:db8::9")] {
+        let key = Key::route(net(destination));
+        let gateway = RouteTarget::Gateway {
+            link: name(UNDERLAY),
+            gateway: ip(gateway),
+        };
+        let beside = |before| Meddle::Beside {
+            by: By::Foreign,
+            before,
+            key,
+            blackhole: false,
+        };
+        let replacement = Meddle::Write(By::Foreign, key, Object::Route(gateway));
+        for meddle in [beside(true), beside(false), replacement] {
+            for is_there_first in [false, true] {
+                in_netns(|| {
+                    let mut node = Node::new();
+                    node.meddle(&Meddle::MakeVeth(1, true));
+                    let plugins = Object::Route(RouteTarget::Link(veth(1)));
+                    let mut early = (!is_there_first).then(start);
+                    node.meddle(&Meddle::Write(By::Twin, key, plugins));
+                    early.iter_mut().for_each(Agent::settle);
+                    node.meddle(&meddle);
+                    let mut agent = early.unwrap_or_else(start);
+                    agent.settle();
+                    agent.tell(Pod::event(1, Some(Pod { address: 5, v6: true })));
+                    agent.settle();
+                    assert_eq!(
+                        agent.faults(|_| false),
+                        [""; 0],
+                        "{meddle:?} before the agent: {is_there_first}"
+                    );
+                    if !is_there_first {
+                        assert_eq!(repairs(&agent).get(&key), Some(&Cause::Changed), "{meddle:?}");
+                    }
+                    agent.take_operations();
+                    agent.audit();
+                    assert_eq!(agent.take_operations(), 0);
+                });
+            }
+        }
+    }
 }

@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
@@ -21,7 +20,7 @@ pub const PROTOCOL: u8 = 80;
 pub fn in_netns(test: impl FnOnce() + Send) {
     match Netns::new() {
         Ok(netns) => netns.run(test).unwrap(),
-        Err(error) if error.errno() == Some(1) => eprintln!("SKIPPED, needs root: {error}"),
+        Err(error) if error.errno() == Some(1) => routelet_lab::skip!("needs root: {error}"),
         Err(error) => panic!("{error}"),
     }
 }
@@ -118,6 +117,7 @@ pub fn vxlan(family: Family) -> (Key, Object) {
         mtu: Some(mtu),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// All operations that arrived, failed ones too.
     pub(crate) operations: Vec<Operation>,
     pub(crate) script: Option<Script>,
+    /// Whether an operation that a script answers is carried out all the same, as where the answer is lost.
+    pub(crate) carries_out_the_scripted: bool,
     /// Dumps of this kind show half of what there is and fail.
     pub(crate) interrupted: Option<Kind>,
     pub(crate) dumps: u32,
@@ -53,7 +55,11 @@ impl Kernel for FakeKernel {
             let mut script = state.script.take();
             let scripted = script.as_mut().and_then(|script| script(operation));
             state.script = script;
-            if let Some(error) = scripted.or_else(|| state.carry_out(operation)) {
+            let carried_out = match scripted.is_none() || state.carries_out_the_scripted {
+                true => state.carry_out(operation),
+                false => None,
+            };
+            if let Some(error) = scripted.or(carried_out) {
                 failures.push(Failure { index, error });
             }
         }
@@ -156,6 +162,18 @@ impl Kernel for FakeKernel {
 }
 
 impl State {
+    /// What goes with a link or a nexthop that is deleted.
+    fn take_along(&mut self, gone: Key) {
+        self.objects.retain(|key, object| match (gone, &*object) {
+            (Key::Link(link), Object::Route(target)) => target.link() != Some(link),
+            (Key::Link(link), _) => key.link() != Some(link),
+            (Key::Nexthop { link, gateway }, Object::Route(target)) => {
+                *target != RouteTarget::Nexthop { link, gateway }
+            }
+            _ => true,
+        });
+    }
+
     fn carry_out(&mut self, operation: &Operation) -> Option<Error> {
         let key = operation.key;
         let in_table = |key: &Key| matches!(key, Key::NftElement { .. } | Key::NftRules);
@@ -164,6 +182,7 @@ impl State {
             if key == Key::NftTable {
                 self.objects.retain(|key, _| !in_table(key));
             }
+            self.take_along(key);
             return None;
         }
         if (operation.verb, key) == (Verb::Replace, Key::NftTable) {
@@ -178,7 +197,18 @@ impl State {
         {
             return Some(kernel_error(nix::libc::ENODEV));
         }
-        if operation.verb == Verb::Create && self.objects.contains_key(&key) {
+        if let Object::Route(RouteTarget::Nexthop { link, gateway }) = operation.object
+            && !self.objects.contains_key(&Key::Nexthop { link, gateway })
+        {
+            return Some(Error::NoSuchNexthop { link, gateway });
+        }
+        let is_in_the_way = match (key.kind(), self.objects.get(&key)) {
+            (Kind::Link | Kind::Route, there) => there.is_some(),
+            // One of ours is found to be just what is wanted.
+            (Kind::Nexthop, there) => there.is_some_and(|there| *there != Object::Nexthop),
+            _ => false,
+        };
+        if operation.verb == Verb::Create && is_in_the_way {
             return Some(kernel_error(nix::libc::EEXIST));
         }
         let mut object = operation.object.clone();
@@ -295,6 +325,11 @@ impl Bench {
         self.kernel.0.lock().unwrap().script = Some(Box::new(script));
     }
 
+    /// Whether what a script answers is carried out all the same.
+    pub(crate) fn carry_out_the_scripted(&self, whether: bool) {
+        self.kernel.0.lock().unwrap().carries_out_the_scripted = whether;
+    }
+
     /// Takes the operations that arrived since the last call.
     pub(crate) fn operations(&self) -> Vec<(Verb, Key)> {
         std::mem::take(&mut self.kernel.0.lock().unwrap().operations)
@@ -342,6 +377,7 @@ pub(crate) fn device() -> [(Key, Object); 3] {
         mtu: Some(1450),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };
@@ -417,6 +453,7 @@ pub(crate) fn veth_link(up: bool, index: u32) -> Object {
         mtu: None,
         up,
         running: up,
+        enslaved: false,
         given: Vec::new(),
         index,
     }))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use routelet_model::{
-    Family, HOST_VETH_MAC, Key, Kind, Link, LinkKind, MacAddr, Object, Sysctl, Vxlan, vtep_mac,
+    Family, HOST_VETH_MAC, IfName, Key, Kind, Link, LinkKind, MacAddr, Object, Sysctl, Vxlan, vtep_mac,
 };
 use routelet_netlink::setup::{RouteSpec, VethEnd};
 use routelet_netlink::{Kernel, Operation, Verb};
@@ -26,6 +26,8 @@ pub(crate) enum Meddle {
     DeviceMtu(Family, u32),
     DeviceMac(Family, MacAddr),
     DeleteDevice(Family),
+    /// Makes a link a port of a bridge.
+    Enslave(IfName),
     /// Makes the pod's host veth, with the right MAC address or another.
     MakeVeth(u8, bool),
     SetVeth(u8, bool),
@@ -113,6 +115,11 @@ impl Node {
             Meddle::DeviceMtu(family, mtu) => _ = self.setup.set_mtu(device(*family).as_str(), *mtu),
             Meddle::DeviceMac(family, mac) => _ = self.setup.set_mac(device(*family).as_str(), *mac),
             Meddle::DeleteDevice(family) => self.setup.delete_link(device(*family).as_str()).unwrap(),
+            Meddle::Enslave(link) => {
+                const BRIDGE: &str = "br9";
+                let _ = self.setup.add_bridge(BRIDGE);
+                let _ = self.setup.set_master(link.as_str(), BRIDGE);
+            }
             Meddle::MakeVeth(pod, right) => {
                 let veth = veth(*pod);
                 if self.setup.link(veth.as_str()).unwrap().is_none() {
@@ -266,6 +273,7 @@ fn flawed_device(family: Family, flaws: Flaws) -> Object {
         mtu: Some(if flaws.mtu { 1300 } else { mtu }),
         up: !flaws.down,
         running: !flaws.down,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     }))

@@ -441,6 +441,7 @@ fn vxlan_on(parent: IfName, node: &str, local: IpAddr) -> Link {
         mtu: Some(1450),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     }
@@ -453,6 +454,7 @@ fn host_veth() -> Link {
         mtu: Some(1450),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     }

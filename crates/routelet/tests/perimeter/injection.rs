@@ -178,6 +178,7 @@ fn vxlans_of_others_are_left_alone() {
             mtu: Some(1400),
             up: true,
             running: true,
+            enslaved: false,
             given: Vec::new(),
             index: 0,
         };

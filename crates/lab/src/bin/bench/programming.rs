@@ -286,6 +286,7 @@ impl Place {
             mtu: Some(1450),
             up: true,
             running: true,
+            enslaved: false,
             given: Vec::new(),
             index: 0,
         };

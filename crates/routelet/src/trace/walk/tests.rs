@@ -92,6 +92,7 @@ fn observed() -> Observed {
         mtu: Some(1450),
         up: true,
         running: true,
+        enslaved: false,
         given: Vec::new(),
         index: 0,
     };

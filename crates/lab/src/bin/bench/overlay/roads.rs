@@ -251,6 +251,7 @@ impl<'a> Member<'a> {
             mtu: Some(MTU),
             up: true,
             running: true,
+            enslaved: false,
             given: Vec::new(),
             index: 0,
         };

@@ -52,6 +52,7 @@ fn a_way_by_ipip_has_the_nexthop_the_device_and_the_underlay() {
             mtu: Some(1480),
             up: true,
             running: true,
+            enslaved: false,
             given: Vec::new(),
             index: 0,
         };
